@@ -1,0 +1,56 @@
+.DEFAULT_GOAL := help
+.PHONY: help build tools demo dev test unit acceptance fuzz check clean
+
+PLUGIN  := bin/vault-plugin-secrets-precision
+PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
+VERSION ?= v0.1.0
+FUZZTIME ?= 20s
+
+# Everything but the acceptance tests.
+UNITS = $(shell go list ./... | grep -v '/tests$$')
+
+# A test runner on PATH or the one that "make tools" has built.
+export PATH := $(PATH):$(CURDIR)/.cache/bin
+
+help: ## Show what there is to make
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+build: ## Build the plugin into bin/
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(PACKAGE).Version=$(VERSION)" -o $(PLUGIN) ./cmd/vault-plugin-secrets-precision
+
+tools: ## Build or find the servers and tools that demo and tests use, once
+	@scripts/tools.sh vault minio moto gotestsum staticcheck govulncheck
+
+demo: ## Watch one exact credential from "vault read" to dead, on real servers
+	@scripts/tools.sh vault minio
+	@$(MAKE) --no-print-directory build
+	@go build -o .cache/bin/demo ./scripts/demo
+	@.cache/bin/demo $(PLUGIN)
+
+dev: ## Start the same servers, and leave them running to play with
+	@scripts/tools.sh vault minio moto
+	@$(MAKE) --no-print-directory build
+	@go build -o .cache/bin/dev ./scripts/dev
+	@.cache/bin/dev $(PLUGIN)
+
+test: ## Run all tests
+	@scripts/tools.sh vault minio moto gotestsum
+	@$(MAKE) --no-print-directory unit acceptance
+
+unit: ## Run the unit tests, with the race detector
+	@scripts/tools.sh gotestsum
+	@gotestsum --format pkgname-and-test-fails -- -race $(UNITS)
+
+acceptance: ## Run the tests of the plugin in a real Vault, against real targets
+	@scripts/tools.sh vault minio moto gotestsum
+	@gotestsum --format testname -- -race -count=1 -timeout 30m ./tests
+
+fuzz: ## Fuzz what parses input from outside, FUZZTIME each
+	@scripts/fuzz.sh $(FUZZTIME)
+
+check: ## Check format, vet, staticcheck, known vulnerabilities, tidy modules
+	@scripts/tools.sh staticcheck govulncheck
+	@scripts/check.sh
+
+clean: ## Remove what was built, the servers too
+	@rm -rf bin .cache

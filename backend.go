@@ -1,0 +1,156 @@
+// Package precision is a secrets engine for HashiCorp Vault that mints
+// credentials for one action on one resource, for one task, for as long as the
+// task needs them.
+package precision
+
+import (
+	"context"
+	"errors"
+	"regexp"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
+)
+
+// Version is what the plugin tells Vault that it is; the build sets it.
+var Version = "v0.1.0"
+
+// operationPrefix starts the names of this engine's operations in the OpenAPI
+// document, and so the names of generated clients' functions.
+const operationPrefix = "precision"
+
+type backend struct {
+	*framework.Backend
+
+	types        map[string]provider.Type
+	configFields map[string]*framework.FieldSchema // what the types add to config/:target
+	roleFields   map[string]*framework.FieldSchema // what the types add to roles/:role
+	captured     map[*framework.Path][]string      // the fields in each path's own pattern
+	mountUUID    string
+
+	grants  *lifecycle.Manager
+	targets cache[openTarget]
+	roles   cache[role]
+	// definitions is held while a target or a role is written or deleted, so
+	// that no role is left without its target.
+	definitions sync.Mutex
+}
+
+// Factory makes the engine for one mount. It has no side effects.
+func Factory(ctx context.Context, conf *logical.BackendConfig) (logical.Backend, error) {
+	return newBackend(ctx, conf, registry.Types(), time.Now)
+}
+
+func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provider.Type, now func() time.Time) (*backend, error) {
+	if conf == nil {
+		return nil, errors.New("the mount's configuration is missing")
+	}
+	b := &backend{
+		types:        map[string]provider.Type{},
+		configFields: mergeFields(types, func(kind provider.Type) map[string]*framework.FieldSchema { return kind.Config }),
+		roleFields:   mergeFields(types, func(kind provider.Type) map[string]*framework.FieldSchema { return kind.Role }),
+		captured:     map[*framework.Path][]string{},
+		mountUUID:    conf.BackendUUID,
+	}
+	for _, kind := range types {
+		b.types[kind.Name] = kind
+	}
+	b.Backend = &framework.Backend{
+		Help:           strings.TrimSpace(backendHelp),
+		BackendType:    logical.TypeLogical,
+		RunningVersion: Version,
+		Paths: framework.PathAppend(
+			b.pathConfig(),
+			b.pathRoles(),
+			b.pathCreds(),
+		),
+		Secrets: []*framework.Secret{b.secret()},
+		PathsSpecial: &logical.Paths{
+			SealWrapStorage: []string{configPrefix},
+			LocalStorage:    []string{ledger.Prefix},
+		},
+		Invalidate: b.invalidate,
+	}
+	for _, path := range b.Paths {
+		for _, name := range regexp.MustCompile(path.Pattern).SubexpNames() {
+			if name != "" {
+				b.captured[path] = append(b.captured[path], name)
+			}
+		}
+	}
+	if err := b.Setup(ctx, conf); err != nil {
+		return nil, err
+	}
+	b.grants = &lifecycle.Manager{Log: b.Logger(), Now: now}
+	return b, nil
+}
+
+// HandleRequest checks the raw request before the framework reads it.
+func (b *backend) HandleRequest(ctx context.Context, req *logical.Request) (*logical.Response, error) {
+	switch req.Operation {
+	case logical.CreateOperation, logical.ReadOperation, logical.UpdateOperation, logical.PatchOperation, logical.DeleteOperation, logical.ListOperation:
+		if path := b.Route(req.Path); path != nil {
+			if err := guard(path, b.captured[path], req); err != nil {
+				return refuse(err)
+			}
+		}
+	default:
+		// Vault's own: help, revocation (whose data is the lease's answer), roll back.
+	}
+	return b.Backend.HandleRequest(ctx, req)
+}
+
+// HandleExistenceCheck asks the framework without the request's data, which
+// only HandleRequest may judge.
+func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request) (checkFound, exists bool, err error) {
+	bodyless := *req
+	bodyless.Data = nil
+	return b.Backend.HandleExistenceCheck(ctx, &bodyless)
+}
+
+// invalidate drops what another node has changed.
+func (b *backend) invalidate(_ context.Context, key string) {
+	if name, ok := strings.CutPrefix(key, configPrefix); ok {
+		b.targets.drop(name)
+	}
+	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
+		b.roles.drop(name)
+	}
+}
+
+// refuse turns an error into an answer: what the caller can mend has status
+// 400 and says how, the rest is a fault.
+func refuse(err error) (*logical.Response, error) {
+	var mendable *invalid.Error
+	if errors.As(err, &mendable) {
+		return logical.ErrorResponse(mendable.Error()), nil
+	}
+	return nil, bare(err)
+}
+
+// bare returns the errors that mean something to Vault as Vault knows them:
+// across the plugin's connection a wrapped one would be any other fault.
+func bare(err error) error {
+	if errors.Is(err, logical.ErrReadOnly) {
+		return logical.ErrReadOnly
+	}
+	return err
+}
+
+const backendHelp = `
+The precision secrets engine mints credentials that can do one action on one
+resource of one target system, for one task, and that end by themselves.
+
+Configure a target at "config/", define what may be done on it at "roles/", and
+read credentials from "creds/". Each credential has a lease; when the lease ends,
+the credential is dead at the target.
+`

@@ -1,0 +1,144 @@
+package precision
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-secure-stdlib/parseutil"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+)
+
+// Longest names, in characters. A task may be longer than a role: it is often
+// made of several ids.
+const (
+	maxName = 64
+	maxTask = 128
+)
+
+var nameShape = regexp.MustCompile(`\A[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\z`)
+
+// checkName admits what is one path segment for Vault, and a word of plain
+// letters for every target. Vault refuses the lease of a path with "..", after
+// the credential has been minted.
+func checkName(field, value string, longest int) error {
+	const remedy = "use letters, digits, \"_\", \"-\" and \".\", with a letter, digit or \"_\" at both ends and no \"..\""
+	switch {
+	case len(value) > longest:
+		return invalid.Field(field, value, fmt.Sprintf("longer than %d characters", longest), "shorten it")
+	case !nameShape.MatchString(value) || strings.Contains(value, ".."):
+		return invalid.Field(field, value, "it has characters or a form that a name can't have", remedy)
+	}
+	return nil
+}
+
+// maxDuration is longer than any lease that Vault can be set to give, and short
+// enough that no sum of two overflows.
+const maxDuration = 100 * 365 * 24 * time.Hour
+
+// checkDuration reads a duration as Vault does. The framework would turn 500ms
+// into 0, and 0 into "not set".
+func checkDuration(field string, raw any) error {
+	const remedy = "give whole seconds, as in 90s, 10m or 600"
+	text := fmt.Sprint(raw)
+	duration, err := parseutil.ParseDurationSecond(raw)
+	switch {
+	case text == "" || err != nil || len(text) > 20:
+		return invalid.Field(field, text, "not a duration", remedy)
+	case duration < time.Second || duration%time.Second != 0:
+		return invalid.Field(field, text, "not one second or more, in whole seconds", remedy)
+	case duration > maxDuration:
+		return invalid.Field(field, text, "longer than anything a credential is for", remedy)
+	}
+	return nil
+}
+
+// guard checks a request's data before the framework reads it. A field that
+// the path does not know is an error: the framework would drop it with a
+// warning, and a misspelt restriction must never be dropped.
+func guard(path *framework.Path, captured []string, req *logical.Request) error {
+	for _, name := range slices.Sorted(maps.Keys(req.Data)) {
+		schema, known := path.Fields[name]
+		if !known {
+			return invalid.Hidden(fmt.Sprintf("field %q", invalid.Clip(name)), "this path has no such field", "it takes "+invalid.OneOf(bodyFields(path, captured)))
+		}
+		if slices.Contains(captured, name) {
+			return invalid.Hidden(fmt.Sprintf("field %q", name), "it is part of the path", "leave it out of the data")
+		}
+		raw := req.Data[name]
+		if raw == nil && req.Operation == logical.PatchOperation {
+			continue // unsets the field
+		}
+		if err := checkType(name, schema, raw); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func bodyFields(path *framework.Path, captured []string) []string {
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(path.Fields)), func(name string) bool { return slices.Contains(captured, name) })
+	if len(names) == 0 {
+		return []string{"no data"}
+	}
+	return names
+}
+
+// checkType refuses what the framework would bend into shape: a list of one
+// string, a number as text.
+func checkType(name string, schema *framework.FieldSchema, raw any) error {
+	wrong := func(want string) error {
+		// The value is not repeated: it may be a secret of the wrong type.
+		return invalid.Hidden(name, fmt.Sprintf("it must be %s, not %s", want, kindOf(raw)), "give it once, as "+want)
+	}
+	switch schema.Type {
+	case framework.TypeString:
+		if _, ok := raw.(string); !ok {
+			return wrong("a string")
+		}
+	case framework.TypeBool:
+		switch value := raw.(type) {
+		case bool:
+		case string:
+			if value != "true" && value != "false" {
+				return invalid.Field(name, value, "neither true nor false", "write true or false")
+			}
+		default:
+			return wrong("true or false")
+		}
+	case framework.TypeDurationSecond:
+		switch raw.(type) {
+		case string, json.Number, int, int64, float64:
+			return checkDuration(name, raw)
+		default:
+			return wrong("a duration")
+		}
+	default:
+		return fmt.Errorf("field %q has a type that the guard does not know", name)
+	}
+	return nil
+}
+
+func kindOf(raw any) string {
+	switch raw.(type) {
+	case nil:
+		return "null"
+	case bool:
+		return "a truth value"
+	case string:
+		return "a string"
+	case []any, []string:
+		return "a list"
+	case map[string]any:
+		return "an object"
+	default:
+		return "a number"
+	}
+}

@@ -1,0 +1,74 @@
+// Package invalid is the one shape of an error that a caller can mend: which
+// field, what it held, what is wrong with it, and what would be right.
+package invalid
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// shown is the number of characters of an offending value that an error
+// repeats: enough to recognise it, too few to flood a log.
+const shown = 120
+
+// Error says that a field's value can't be used. Handlers answer it with
+// status 400; everything else is a fault and becomes a 500.
+type Error struct {
+	Field   string // the field's name as the caller writes it
+	Problem string // what is wrong, without a full stop
+	Remedy  string // what would be right, without a full stop
+
+	value    string
+	hasValue bool
+}
+
+// Field reports that field holds value, why that is wrong, and what would be
+// right.
+func Field(field, value, problem, remedy string) *Error {
+	return &Error{Field: field, Problem: problem, Remedy: remedy, value: Clip(value), hasValue: true}
+}
+
+// Hidden is Field without the value: it is a secret, may hold one, or is missing.
+func Hidden(field, problem, remedy string) *Error {
+	return &Error{Field: field, Problem: problem, Remedy: remedy}
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "invalid %s", e.Field)
+	if e.hasValue {
+		fmt.Fprintf(&text, " %q", e.value)
+	}
+	fmt.Fprintf(&text, ": %s", e.Problem)
+	if e.Remedy != "" {
+		fmt.Fprintf(&text, "; %s", e.Remedy)
+	}
+	return text.String()
+}
+
+// Clip cuts value to a length that an error may repeat.
+func Clip(value string) string {
+	if len(value) <= shown {
+		return value
+	}
+	cut := shown
+	for cut > 0 && !utf8.RuneStart(value[cut]) {
+		cut--
+	}
+	return fmt.Sprintf("%s… (%d bytes)", value[:cut], len(value))
+}
+
+// OneOf lists allowed values for a remedy: "name a, b or c".
+func OneOf(values []string) string {
+	switch len(values) {
+	case 0:
+		return "nothing"
+	case 1:
+		return values[0]
+	default:
+		last := len(values) - 1
+		return strings.Join(values[:last], ", ") + " or " + values[last]
+	}
+}

@@ -1,0 +1,167 @@
+// Package minio mints STS sessions on a MinIO store: AssumeRole with a session
+// policy that names one action, one resource and the session's end.
+package minio
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/s3"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+)
+
+// shortestSession is the least DurationSeconds that AssumeRole takes. A session
+// that is to end sooner is ended by its policy.
+const shortestSession = 900 * time.Second
+
+// Handle keys.
+const (
+	handleParent     = "parent"            // the user whose session it is
+	handleRevokeType = "token_revoke_type" // marks the session for RevokeTokens
+)
+
+// Type describes the provider to the registry.
+func Type() provider.Type {
+	return provider.Type{
+		Name: "minio",
+		Config: map[string]*framework.FieldSchema{
+			"endpoint": {
+				Type:         framework.TypeString,
+				Description:  "URL of the store, such as https://minio.example.com:9000.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Endpoint"},
+			},
+			"access_key": {
+				Type:         framework.TypeString,
+				Description:  "Access key of the store's user that owns the sessions. Make one for this engine, with a policy that covers what its roles may grant.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Access key"},
+			},
+			"secret_key": {
+				Type:         framework.TypeString,
+				Description:  "Secret key of that user. Never read back.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Secret key", Sensitive: true},
+			},
+			"region": {
+				Type:         framework.TypeString,
+				Description:  "Region that requests are signed for, if the store has one. Default: us-east-1.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Region"},
+			},
+		},
+		Open: open,
+	}
+}
+
+type minio struct {
+	client  *client
+	catalog scope.Catalog
+}
+
+func open(settings provider.Settings, _ provider.Facts) (provider.Provider, error) {
+	endpoint, err := parseEndpoint(settings.Text("endpoint"))
+	if err != nil {
+		return nil, err
+	}
+	accessKey, secretKey := settings.Text("access_key"), settings.Text("secret_key")
+	if accessKey == "" {
+		return nil, invalid.Field("access_key", accessKey, "missing", "name the store's user that owns the sessions")
+	}
+	if secretKey == "" {
+		return nil, invalid.Hidden("secret_key", "missing", "give the secret key of the user "+invalid.Clip(accessKey))
+	}
+	region := settings.Text("region")
+	if region == "" {
+		region = "us-east-1" // https://min.io/docs: what a store without a configured region signs with
+	}
+	return &minio{client: newClient(endpoint, region, accessKey, secretKey), catalog: s3.Actions()}, nil
+}
+
+func parseEndpoint(text string) (*url.URL, error) {
+	const remedy = "write the store's URL, such as https://minio.example.com:9000"
+	if text == "" {
+		return nil, invalid.Field("endpoint", text, "missing", remedy)
+	}
+	endpoint, err := url.Parse(text)
+	switch {
+	case err != nil:
+		return nil, invalid.Hidden("endpoint", "not a URL", remedy) // it may hold a password
+	case endpoint.User != nil:
+		return nil, invalid.Hidden("endpoint", "credentials don't belong in the URL", "put them in access_key and secret_key")
+	case endpoint.Scheme != "https" && endpoint.Scheme != "http":
+		return nil, invalid.Field("endpoint", text, "neither https nor http", remedy)
+	case endpoint.Host == "" || (endpoint.Path != "" && endpoint.Path != "/") || endpoint.RawQuery != "" || endpoint.Fragment != "":
+		return nil, invalid.Field("endpoint", text, "more or less than a scheme, a host and a port", remedy)
+	}
+	endpoint.Path = ""
+	return endpoint, nil
+}
+
+// Compile implements provider.Provider.
+func (m *minio) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
+	arn, err := m.catalog.Check(granted)
+	if err != nil {
+		return "", err
+	}
+	if arn.Partition != "aws" {
+		return "", invalid.Field("resource", arn.String(), "MinIO's ARNs are of the partition aws", "write it as arn:aws:s3:::…")
+	}
+	return compile(granted, bounds.ExpiresAt)
+}
+
+// Prepare implements provider.Provider.
+func (m *minio) Prepare(grant provider.Grant) (provider.Handle, error) {
+	return provider.Handle{handleParent: m.client.accessKey, handleRevokeType: grant.ID}, nil
+}
+
+// Mint implements provider.Provider, in one call.
+func (m *minio) Mint(ctx context.Context, handle provider.Handle, policy provider.Policy, expiresAt time.Time) (provider.Credential, error) {
+	duration := max(time.Until(expiresAt).Truncate(time.Second)+time.Second, shortestSession)
+	session, err := m.client.assumeRole(ctx, policy, duration, handle[handleRevokeType])
+	if err != nil {
+		return provider.Credential{}, err
+	}
+	return provider.Credential{
+		Fields: map[string]any{
+			"access_key":    *session.AccessKeyId,
+			"secret_key":    *session.SecretAccessKey,
+			"session_token": *session.SessionToken,
+		},
+		Handle: handle,
+	}, nil
+}
+
+// Revoke implements provider.Provider, in one call: the store forgets the
+// session, and refuses it from then on.
+func (m *minio) Revoke(ctx context.Context, handle provider.Handle) error {
+	return m.client.revokeTokens(ctx, handle[handleParent], handle[handleRevokeType])
+}
+
+// Verify implements provider.Verifier: it opens and ends a session that may do
+// nothing, which is all that the engine will ever ask of the store.
+func (m *minio) Verify(ctx context.Context) (provider.Verification, error) {
+	// First, since the admin API says which of the two keys is wrong.
+	administrator, err := m.client.isAdministrator(ctx)
+	if err != nil {
+		return provider.Verification{}, m.client.explain(err)
+	}
+	const mark = "verify-connection"
+	if _, err := m.client.assumeRole(ctx, denyAll, shortestSession, mark); err != nil {
+		return provider.Verification{}, m.client.explain(err)
+	}
+	if err := m.client.revokeTokens(ctx, m.client.accessKey, mark); err != nil {
+		return provider.Verification{}, m.client.explain(err)
+	}
+	var verification provider.Verification
+	if administrator {
+		verification.Warnings = append(verification.Warnings, fmt.Sprintf(
+			"access_key %q is an administrator of the store: make a user for this engine, with a policy that covers what its roles may grant", m.client.accessKey))
+	}
+	if m.client.endpoint.Scheme == "http" && !isLoopback(m.client.endpoint.Hostname()) {
+		verification.Warnings = append(verification.Warnings, "endpoint is plain http: every session's secret crosses the network in clear")
+	}
+	return verification, nil
+}

@@ -1,0 +1,101 @@
+// Package provider is the contract between the engine and the systems that it
+// mints credentials on. Each folder below implements it for one kind of target.
+package provider
+
+import (
+	"context"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+)
+
+// Provider mints and ends credentials on one target. It is safe for concurrent
+// use, and holds no state that a restart would lose.
+type Provider interface {
+	// Compile checks that the scope can be expressed exactly on this target
+	// within the bounds, and returns the target's own policy for it. It makes
+	// no network call. What the caller can mend is an *invalid.Error.
+	Compile(scope.Scope, Bounds) (Policy, error)
+
+	// Prepare names what Mint will create, from the grant alone. The handle is
+	// recorded before Mint, so that whatever Mint leaves behind can be found.
+	Prepare(Grant) (Handle, error)
+
+	// Mint creates the credential. On error it may have created parts of it,
+	// which Revoke of the same handle removes.
+	Mint(ctx context.Context, handle Handle, policy Policy, expiresAt time.Time) (Credential, error)
+
+	// Revoke ends the credential at the target, what kills it first. It is
+	// idempotent: revoking what is gone, half made or never made succeeds. It
+	// returns nil only when the credential is dead.
+	Revoke(ctx context.Context, handle Handle) error
+}
+
+// Verifier is a Provider that can prove that its target's connection works.
+type Verifier interface {
+	// Verify tries the connection and its credentials. What the operator can
+	// mend is an *invalid.Error.
+	Verify(ctx context.Context) (Verification, error)
+}
+
+// Verification is what Verify learnt.
+type Verification struct {
+	Facts    Facts    // kept with the target and given to Type.Open
+	Warnings []string // what works but should be otherwise
+}
+
+// Facts are what a target said of itself, such as its account number.
+type Facts map[string]string
+
+// Bounds limit a credential beyond its scope.
+type Bounds struct {
+	ExpiresAt time.Time // when the target itself ends the credential; whole seconds
+	Options   Settings  // the role's fields for this provider
+}
+
+// Grant is what Prepare may put into names and marks.
+type Grant struct {
+	ID       string // unguessable and unique
+	Mount    string // UUID of the mount
+	Role     string
+	Task     string   // empty where the caller gave none
+	EntityID string   // empty for a caller without an entity
+	Options  Settings // the role's fields for this provider
+}
+
+// Policy is what a credential may do in the target's own notation. An empty
+// one is never minted.
+type Policy string
+
+// Handle names a credential at its target. It holds no secret: it is stored in
+// the ledger and in the lease.
+type Handle map[string]string
+
+// Credential is what Mint made.
+type Credential struct {
+	Fields map[string]any // the answer's fields, secrets included
+	Handle Handle         // Mint's handle, with what only the target could name
+}
+
+// Settings are the values of a Type's fields, as the framework parsed them.
+type Settings map[string]any
+
+// Text is the string setting of that name, empty where it is not set.
+func (s Settings) Text(name string) string {
+	text, _ := s[name].(string)
+	return text
+}
+
+// Type is one kind of target.
+type Type struct {
+	Name string
+	// Config and Role are the fields that this type takes at config/:target
+	// and roles/:role, beside those that every target and role has. A field
+	// whose display attributes say Sensitive is never read back.
+	Config, Role map[string]*framework.FieldSchema
+	// Open makes a provider from checked settings, without a network call.
+	// What the operator can mend is an *invalid.Error.
+	Open func(Settings, Facts) (Provider, error)
+}

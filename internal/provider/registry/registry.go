@@ -1,0 +1,13 @@
+// Package registry is the list of all provider types.
+package registry
+
+import (
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/minio"
+)
+
+// Types lists every kind of target that the engine knows.
+func Types() []provider.Type {
+	return []provider.Type{aws.Type(), minio.Type()}
+}

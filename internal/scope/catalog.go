@@ -1,0 +1,60 @@
+package scope
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+)
+
+// Catalog maps the actions that a target knows, in their canonical spelling, to
+// the type of resource that each works on.
+type Catalog map[string]Pattern
+
+// Check says whether the catalog has the scope's action, in this spelling, and
+// whether its resource is exactly one of the type that the action works on. It
+// returns the resource's ARN. The errors are *invalid.Error.
+func (c Catalog) Check(scope Scope) (ARN, error) {
+	pattern, known := c[scope.action]
+	if !known {
+		return ARN{}, invalid.Field("action", scope.action, "not an action that can be granted on one resource of this target", "name "+invalid.OneOf(c.nearest(scope.action)))
+	}
+	arn, err := ParseARN(scope.resource)
+	if err != nil {
+		return ARN{}, invalid.Field("resource", scope.resource, "not an ARN", fmt.Sprintf("%s works on %s", scope.action, pattern.example))
+	}
+	return arn, pattern.Match(arn)
+}
+
+// nearest lists up to three actions that the wrong name may have meant.
+func (c Catalog) nearest(action string) []string {
+	names := slices.Sorted(maps.Keys(c))
+	wrong := strings.ToLower(action)
+	slices.SortStableFunc(names, func(a, b string) int {
+		return distance(wrong, strings.ToLower(a)) - distance(wrong, strings.ToLower(b))
+	})
+	return names[:min(3, len(names))]
+}
+
+// distance is the number of single-character edits between two names.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)]
+}

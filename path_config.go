@@ -1,0 +1,248 @@
+package precision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+)
+
+// verifyTimeout bounds the trial of a target's connection.
+const verifyTimeout = 15 * time.Second
+
+func (b *backend) pathConfig() []*framework.Path {
+	fields := maps.Clone(b.configFields)
+	fields["target"] = &framework.FieldSchema{
+		Type:         framework.TypeString,
+		Description:  "Name of the target.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Target"},
+	}
+	fields["type"] = &framework.FieldSchema{
+		Type:         framework.TypeString,
+		Description:  "Type of the target: " + invalid.OneOf(b.typeNames()) + ".",
+		Required:     true,
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Type"},
+	}
+	fields["verify_connection"] = &framework.FieldSchema{
+		Type:         framework.TypeBool,
+		Default:      true,
+		Description:  "Whether the connection is tried before it is stored.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Verify connection"},
+	}
+	fields["force"] = &framework.FieldSchema{
+		Type:         framework.TypeBool,
+		Query:        true,
+		Description:  "On delete: delete the target although roles or live grants use it. Their leases can't be revoked until it is configured again; their credentials end at the target at their expires_at.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Force"},
+	}
+	return []*framework.Path{
+		{
+			Pattern:      "config/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "targets"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{Callback: b.listConfig, Summary: "List the targets."},
+			},
+			HelpSynopsis:    "List the targets.",
+			HelpDescription: "Lists the names of the systems that credentials can be minted on.",
+		},
+		{
+			Pattern:        "config/(?P<target>(?s:.+))",
+			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "target"},
+			Fields:         fields,
+			ExistenceCheck: b.configExists,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation:   &framework.PathOperation{Callback: b.readConfig, Summary: "Read a target."},
+				logical.CreateOperation: &framework.PathOperation{Callback: b.writeConfig, Summary: "Configure a target.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
+				logical.UpdateOperation: &framework.PathOperation{Callback: b.writeConfig, Summary: "Configure a target.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
+				logical.DeleteOperation: &framework.PathOperation{Callback: b.deleteConfig, Summary: "Delete a target.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
+			},
+			HelpSynopsis:    "Configure a target, a system that credentials are minted on.",
+			HelpDescription: strings.TrimSpace(configHelp),
+		},
+	}
+}
+
+func (b *backend) listConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, configPrefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing targets: %w", err)
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) configExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
+	name, err := targetName(data)
+	if err != nil {
+		return false, nil // the write that follows says what is wrong
+	}
+	_, err = readTarget(ctx, req.Storage, name)
+	if errors.Is(err, errNoTarget) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func targetName(data *framework.FieldData) (string, error) {
+	name := data.Get("target").(string)
+	return name, checkName("target", name, maxName)
+}
+
+func (b *backend) readConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name, err := targetName(data)
+	if err != nil {
+		return refuse(err)
+	}
+	stored, err := readTarget(ctx, req.Storage, name)
+	if errors.Is(err, errNoTarget) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer := map[string]any{"type": stored.Type}
+	for name, fact := range stored.Facts {
+		answer[name] = fact
+	}
+	for name, field := range b.types[stored.Type].Config {
+		if value, set := stored.Settings[name]; set && !isSensitive(field) {
+			answer[name] = value
+		}
+	}
+	return &logical.Response{Data: answer}, nil
+}
+
+func isSensitive(field *framework.FieldSchema) bool {
+	return field.DisplayAttrs != nil && field.DisplayAttrs.Sensitive
+}
+
+// writeConfig describes a target whole: what is left out is not set. A write
+// that kept the stored secret would send it to whatever endpoint the writer
+// names.
+func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name, err := targetName(data)
+	if err != nil {
+		return refuse(err)
+	}
+	if _, given := data.GetOk("force"); given {
+		return refuse(invalid.Hidden("force", "only a delete can be forced", "leave it out"))
+	}
+	wanted := data.Get("type").(string)
+	kind, known := b.types[wanted]
+	if !known {
+		return refuse(invalid.Field("type", wanted, "not a type of target", "name "+invalid.OneOf(b.typeNames())))
+	}
+	settings, err := settingsOf(data, b.configFields, kind.Config, "a target of type "+kind.Name)
+	if err != nil {
+		return refuse(err)
+	}
+
+	b.definitions.Lock()
+	defer b.definitions.Unlock()
+	switch before, err := readTarget(ctx, req.Storage, name); {
+	case errors.Is(err, errNoTarget):
+	case err != nil:
+		return refuse(err)
+	case before.Type != kind.Name:
+		return refuse(invalid.Field("type", kind.Name, fmt.Sprintf("target %q is of type %s", name, before.Type), "choose another name, or delete the target first"))
+	}
+	configured, err := b.open(target{Type: kind.Name, Settings: settings})
+	if err != nil {
+		return refuse(err)
+	}
+	var response *logical.Response
+	if verifier, able := configured.provider.(provider.Verifier); able && data.Get("verify_connection").(bool) {
+		limited, cancel := context.WithTimeout(ctx, verifyTimeout)
+		defer cancel()
+		verification, err := verifier.Verify(limited)
+		if err != nil {
+			return refuse(err)
+		}
+		configured.Facts = verification.Facts
+		if len(verification.Warnings) > 0 {
+			response = &logical.Response{Warnings: verification.Warnings}
+		}
+	}
+	entry, err := logical.StorageEntryJSON(configPrefix+name, configured.target)
+	if err != nil {
+		return nil, fmt.Errorf("encoding target %q: %w", name, err)
+	}
+	if err := req.Storage.Put(ctx, entry); err != nil {
+		return refuse(fmt.Errorf("writing target %q: %w", name, err))
+	}
+	b.targets.drop(name)
+	return response, nil
+}
+
+func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name, err := targetName(data)
+	if err != nil {
+		return refuse(err)
+	}
+	if given := slices.Sorted(maps.Keys(req.Data)); len(given) > 0 && !slices.Equal(given, []string{"force"}) {
+		return refuse(invalid.Hidden(invalid.OneOf(given), "a delete takes force only", "leave it out"))
+	}
+	b.definitions.Lock()
+	defer b.definitions.Unlock()
+	if !data.Get("force").(bool) {
+		if err := b.targetUnused(ctx, req.Storage, name); err != nil {
+			return refuse(err)
+		}
+	}
+	if err := req.Storage.Delete(ctx, configPrefix+name); err != nil {
+		return refuse(fmt.Errorf("deleting target %q: %w", name, err))
+	}
+	b.targets.drop(name)
+	return nil, nil
+}
+
+// targetUnused refuses where roles name the target or grants live on it.
+func (b *backend) targetUnused(ctx context.Context, storage logical.Storage, name string) error {
+	const remedy = "delete the roles and revoke the leases first, or delete with force=true"
+	roles, err := storage.List(ctx, rolePrefix)
+	if err != nil {
+		return fmt.Errorf("listing roles: %w", err)
+	}
+	for _, roleName := range roles {
+		stored, err := readRole(ctx, storage, roleName)
+		if errors.Is(err, errNoRole) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if stored.Target == name {
+			return invalid.Field("target", name, fmt.Sprintf("role %q uses it", roleName), remedy)
+		}
+	}
+	live, err := ledger.Live(ctx, storage, b.grants.Now())
+	if err != nil {
+		return err
+	}
+	live = slices.DeleteFunc(live, func(grant ledger.Grant) bool { return grant.Target != name })
+	if len(live) > 0 {
+		return invalid.Field("target", name, fmt.Sprintf("%d live grants are on it", len(live)), remedy)
+	}
+	return nil
+}
+
+const configHelp = `
+A target is one system that credentials are minted on: one AWS account, one
+MinIO store. A mount has as many as it likes; each role names one.
+
+A write describes the target whole: what it leaves out is not set. The
+connection is tried first, and nothing is stored where it fails, unless
+verify_connection=false. Secrets are stored sealed and never read back.
+
+A target that roles name or that live grants are on is only deleted with
+force=true.
+`

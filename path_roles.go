@@ -1,0 +1,262 @@
+package precision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+)
+
+func (b *backend) pathRoles() []*framework.Path {
+	fields := maps.Clone(b.roleFields)
+	maps.Copy(fields, map[string]*framework.FieldSchema{
+		"role": {
+			Type:         framework.TypeString,
+			Description:  "Name of the role.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Role"},
+		},
+		"target": {
+			Type:         framework.TypeString,
+			Description:  "Name of the target, as configured at config/.",
+			Required:     true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Target"},
+		},
+		"action": {
+			Type:         framework.TypeString,
+			Description:  "The one action that is granted, such as s3:PutObject.",
+			Required:     true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Action"},
+		},
+		"resource": {
+			Type:         framework.TypeString,
+			Description:  "The one resource that it is granted on, such as arn:aws:s3:::releases/app/*. A \"*\" may only be the last character, for a whole name or after a \"/\".",
+			Required:     true,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Resource"},
+		},
+		"ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "How long a credential lives whose reader asks for no particular time. Default: the mount's default.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "TTL"},
+		},
+		"max_ttl": {
+			Type:         framework.TypeDurationSecond,
+			Description:  "The longest time that a reader may ask for. Default: the mount's maximum.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Max TTL"},
+		},
+	})
+	return []*framework.Path{
+		{
+			Pattern:      "roles/?$",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ListOperation: &framework.PathOperation{Callback: b.listRoles, Summary: "List the roles."},
+			},
+			HelpSynopsis:    "List the roles.",
+			HelpDescription: "Lists the names of the roles that credentials can be read for.",
+		},
+		{
+			Pattern:        "roles/(?P<role>(?s:.+))",
+			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
+			Fields:         fields,
+			ExistenceCheck: b.roleExists,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation:   &framework.PathOperation{Callback: b.readRole, Summary: "Read a role."},
+				logical.CreateOperation: &framework.PathOperation{Callback: b.writeRole, Summary: "Create a role.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
+				logical.UpdateOperation: &framework.PathOperation{Callback: b.writeRole, Summary: "Update a role: fields that are left out stay as they are.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
+				logical.PatchOperation:  &framework.PathOperation{Callback: b.writeRole, Summary: "Update a role: fields that are null are unset.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
+				logical.DeleteOperation: &framework.PathOperation{Callback: b.deleteRole, Summary: "Delete a role.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
+			},
+			HelpSynopsis:    "Define a role: one action on one resource of one target.",
+			HelpDescription: strings.TrimSpace(roleHelp),
+		},
+	}
+}
+
+func (b *backend) listRoles(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	names, err := req.Storage.List(ctx, rolePrefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing roles: %w", err)
+	}
+	return logical.ListResponse(names), nil
+}
+
+func (b *backend) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
+	name, err := roleName(data)
+	if err != nil {
+		return false, nil // the write that follows says what is wrong
+	}
+	_, err = readRole(ctx, req.Storage, name)
+	if errors.Is(err, errNoRole) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func roleName(data *framework.FieldData) (string, error) {
+	name := data.Get("role").(string)
+	return name, checkName("role", name, maxName)
+}
+
+func (b *backend) readRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name, err := roleName(data)
+	if err != nil {
+		return refuse(err)
+	}
+	stored, err := readRole(ctx, req.Storage, name)
+	if errors.Is(err, errNoRole) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	answer := map[string]any{
+		"target":   stored.Target,
+		"action":   stored.Action,
+		"resource": stored.Resource,
+		"ttl":      int64(stored.TTL / time.Second),
+		"max_ttl":  int64(stored.MaxTTL / time.Second),
+	}
+	for name, value := range stored.Options {
+		answer[name] = value
+	}
+	return &logical.Response{Data: answer}, nil
+}
+
+// writeRole creates, updates and patches: what is left out stays as it is, and
+// what a patch says is null is unset.
+func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name, err := roleName(data)
+	if err != nil {
+		return refuse(err)
+	}
+	b.definitions.Lock()
+	defer b.definitions.Unlock()
+	changed, err := readRole(ctx, req.Storage, name)
+	switch {
+	case errors.Is(err, errNoRole) && req.Operation == logical.PatchOperation:
+		return logical.RespondWithStatusCode(logical.ErrorResponse("role %q does not exist; create it with a write", name), req, 404)
+	case errors.Is(err, errNoRole):
+	case err != nil:
+		return refuse(err)
+	}
+	changed = b.changeRole(changed, data)
+	opened, err := b.roleTarget(ctx, req.Storage, changed.Target)
+	if err != nil {
+		return refuse(err)
+	}
+	for _, option := range slices.Sorted(maps.Keys(changed.Options)) {
+		if _, taken := b.types[opened.Type].Role[option]; !taken {
+			return refuse(invalid.Hidden(option, fmt.Sprintf("target %q, of type %s, does not take it", changed.Target, opened.Type), "leave it out, or name another target"))
+		}
+	}
+	if err := changed.validate(opened, b.grants.Now()); err != nil {
+		return refuse(err)
+	}
+	entry, err := logical.StorageEntryJSON(rolePrefix+name, changed)
+	if err != nil {
+		return nil, fmt.Errorf("encoding role %q: %w", name, err)
+	}
+	if err := req.Storage.Put(ctx, entry); err != nil {
+		return refuse(fmt.Errorf("writing role %q: %w", name, err))
+	}
+	b.roles.drop(name)
+	return b.roleWarnings(changed), nil
+}
+
+// changeRole applies the request's fields to a role.
+func (b *backend) changeRole(changed role, data *framework.FieldData) role {
+	options := maps.Clone(changed.Options)
+	if options == nil {
+		options = provider.Settings{}
+	}
+	for name := range b.roleFields {
+		if raw, given := data.Raw[name]; given && raw == nil {
+			delete(options, name)
+		} else if given {
+			options[name] = data.Get(name)
+		}
+	}
+	changed.Options = options
+	for name, text := range map[string]*string{"target": &changed.Target, "action": &changed.Action, "resource": &changed.Resource} {
+		if raw, given := data.Raw[name]; given && raw == nil {
+			*text = ""
+		} else if given {
+			*text = data.Get(name).(string)
+		}
+	}
+	for name, duration := range map[string]*time.Duration{"ttl": &changed.TTL, "max_ttl": &changed.MaxTTL} {
+		if raw, given := data.Raw[name]; given && raw == nil {
+			*duration = 0
+		} else if given {
+			*duration = time.Duration(data.Get(name).(int)) * time.Second
+		}
+	}
+	return changed
+}
+
+// roleTarget opens the target that a role names.
+func (b *backend) roleTarget(ctx context.Context, storage logical.Storage, name string) (openTarget, error) {
+	if name == "" {
+		return openTarget{}, invalid.Field("target", name, "missing", "name a target that is configured at config/")
+	}
+	opened, err := b.openTarget(ctx, storage, name)
+	if errors.Is(err, errNoTarget) {
+		names, err := storage.List(ctx, configPrefix)
+		if err != nil {
+			return openTarget{}, fmt.Errorf("listing targets: %w", err)
+		}
+		return openTarget{}, invalid.Field("target", name, "no such target is configured", "name "+invalid.OneOf(names)+", or write config/"+invalid.Clip(name))
+	}
+	return opened, err
+}
+
+// roleWarnings says where the mount will cut what the role promises.
+func (b *backend) roleWarnings(stored role) *logical.Response {
+	mountMax := b.System().MaxLeaseTTL()
+	var response logical.Response
+	if stored.TTL > mountMax {
+		response.AddWarning(fmt.Sprintf("ttl of %s is longer than the mount's maximum, %s: credentials will be cut to that", stored.TTL, mountMax))
+	}
+	if stored.MaxTTL > mountMax {
+		response.AddWarning(fmt.Sprintf("max_ttl of %s is longer than the mount's maximum, %s: no credential will live longer than that", stored.MaxTTL, mountMax))
+	}
+	if len(response.Warnings) == 0 {
+		return nil
+	}
+	return &response
+}
+
+func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	name, err := roleName(data)
+	if err != nil {
+		return refuse(err)
+	}
+	if len(req.Data) > 0 {
+		return refuse(invalid.Hidden(invalid.OneOf(slices.Sorted(maps.Keys(req.Data))), "a delete takes no fields", "leave it out"))
+	}
+	b.definitions.Lock()
+	defer b.definitions.Unlock()
+	if err := req.Storage.Delete(ctx, rolePrefix+name); err != nil {
+		return refuse(fmt.Errorf("deleting role %q: %w", name, err))
+	}
+	b.roles.drop(name)
+	return nil, nil
+}
+
+const roleHelp = `
+A role names exactly one action on exactly one resource of one target. What
+can't be expressed exactly on the target is refused here, with the reason.
+
+Reading "creds/<role>/<task>" mints a credential that can do that and nothing
+else. Changing or deleting a role does not change how credentials end that were
+minted before.
+`

@@ -1,0 +1,289 @@
+// Command demo shows one exact credential from "vault read" to dead, on a real
+// Vault and a real MinIO that it starts and stops itself. It checks what it
+// shows: an answer that is not the expected one ends it with an error.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/aws/smithy-go"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: demo PLUGIN")
+		os.Exit(2)
+	}
+	plugin, err := filepath.Abs(os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err = run(ctx, plugin)
+	interrupted := ctx.Err() != nil
+	stop()
+	switch {
+	case interrupted:
+		fmt.Println("\nInterrupted: everything has been stopped and removed.")
+		os.Exit(130)
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "\ndemo:", err)
+		os.Exit(1)
+	}
+}
+
+// demo is the show: where it talks, and what it talks to.
+type demo struct {
+	*lab.Lab
+	ctx    context.Context
+	colour bool
+}
+
+func run(ctx context.Context, plugin string) error {
+	d := &demo{ctx: ctx, colour: onTerminal()}
+	d.title("Precision access: one action, on one resource, for one task, and then gone")
+	servers, err := lab.Start(ctx, lab.Options{Plugin: plugin, Said: func(what string) { fmt.Println("  ...", what) }})
+	if err != nil {
+		return err
+	}
+	defer servers.Stop()
+	d.Lab = servers
+
+	for _, scene := range []func() error{d.setUp, d.use, d.revoke, d.outliveVault} {
+		if err := scene(); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+	fmt.Println()
+	fmt.Println("Vault and MinIO are stopped and their files removed.")
+	fmt.Println("Next: \"make dev\" leaves the same servers running, to play with.")
+	return nil
+}
+
+func (d *demo) setUp() error {
+	d.title("1. An operator says what may be done")
+	d.say("The engine is one mount in Vault, like any other secrets engine.")
+	if _, err := d.vault("secrets", "enable", "-path=precision", lab.PluginName); err != nil {
+		return err
+	}
+	d.say("A target is a system to mint credentials on: here, a MinIO store.")
+	if _, err := d.vault("write", "precision/config/store", "type=minio", "endpoint="+d.Store.Endpoint,
+		"access_key="+d.Store.Engine.Access, "secret_key="+d.Store.Engine.Secret); err != nil {
+		return err
+	}
+	d.say("A role names one action on one resource. Anything wider is refused:")
+	if err := d.refusedByVault("write", "precision/roles/upload", "target=store", "action=s3:*", "resource=arn:aws:s3:::releases/app/*"); err != nil {
+		return err
+	}
+	if err := d.refusedByVault("write", "precision/roles/upload", "target=store", "action=s3:PutObject", "resource=arn:aws:s3:::rel*"); err != nil {
+		return err
+	}
+	_, err := d.vault("write", "precision/roles/upload", "target=store", "action=s3:PutObject", "resource=arn:aws:s3:::releases/app/*", "ttl=10m", "max_ttl=30m")
+	return err
+}
+
+func (d *demo) use() error {
+	d.title("2. A pipeline reads a credential for its task, JIRA-123")
+	key, _, err := d.read("precision/creds/upload/JIRA-123")
+	if err != nil {
+		return err
+	}
+	d.say("It can do the one thing it is for. MinIO itself judges the rest:")
+	client := d.Store.S3(key)
+	for _, attempt := range []struct {
+		what    string
+		err     error
+		allowed bool
+	}{
+		{"PUT  releases/app/1.0.tgz    the action, on the resource", lab.Put(d.ctx, client, "releases", "app/1.0.tgz"), true},
+		{"GET  releases/app/1.0.tgz    another action", lab.Get(d.ctx, client, "releases", "app/1.0.tgz"), false},
+		{"PUT  releases/web/1.0.tgz    another prefix", lab.Put(d.ctx, client, "releases", "web/1.0.tgz"), false},
+		{"PUT  private/app/1.0.tgz     another bucket", lab.Put(d.ctx, client, "private", "app/1.0.tgz"), false},
+		{"LIST releases                looking around", lab.List(d.ctx, client, "releases"), false},
+	} {
+		if err := d.judge(attempt.what, attempt.err, attempt.allowed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *demo) revoke() error {
+	d.title("3. An incident: everything of this task ends now")
+	key, _, err := d.read("precision/creds/upload/JIRA-123")
+	if err != nil {
+		return err
+	}
+	client := d.Store.S3(key)
+	if err := d.judge("PUT  releases/app/1.1.tgz    before", lab.Put(d.ctx, client, "releases", "app/1.1.tgz"), true); err != nil {
+		return err
+	}
+	if _, err := d.vault("lease", "revoke", "-sync", "-prefix", "precision/creds/upload/JIRA-123"); err != nil {
+		return err
+	}
+	return d.judge("PUT  releases/app/1.2.tgz    after", lab.Put(d.ctx, client, "releases", "app/1.2.tgz"), false)
+}
+
+func (d *demo) outliveVault() error {
+	d.title("4. Vault is lost: the credential ends by itself")
+	key, expiresAt, err := d.read("precision/creds/upload/JIRA-124", "ttl=3s")
+	if err != nil {
+		return err
+	}
+	d.say("Stop Vault. Nobody is left to revoke anything.")
+	d.StopVault()
+	fmt.Println("  Vault has stopped.")
+	fmt.Println()
+	client := d.Store.S3(key)
+	if err := d.judge("PUT  releases/app/1.3.tgz    without Vault", lab.Put(d.ctx, client, "releases", "app/1.3.tgz"), true); err != nil {
+		return err
+	}
+	for time.Now().Before(expiresAt) {
+		fmt.Printf("  ... %.0f s to go\n", time.Until(expiresAt).Seconds())
+		select {
+		case <-time.After(min(time.Second, time.Until(expiresAt))):
+		case <-d.ctx.Done():
+			return d.ctx.Err()
+		}
+	}
+	return d.judge("PUT  releases/app/1.4.tgz    at expires_at", lab.Put(d.ctx, client, "releases", "app/1.4.tgz"), false)
+}
+
+// vault runs a command of Vault's tool, shows it and what it prints.
+func (d *demo) vault(arguments ...string) (string, error) {
+	output, err := d.command(arguments)
+	d.show(output)
+	if err != nil {
+		return "", fmt.Errorf("vault %s: %w", arguments[0], err)
+	}
+	return output, nil
+}
+
+// refusedByVault runs a command that Vault is to refuse, and shows why it does.
+func (d *demo) refusedByVault(arguments ...string) error {
+	output, err := d.command(arguments)
+	if err == nil {
+		return fmt.Errorf("vault %s was to be refused", strings.Join(arguments, " "))
+	}
+	_, reason, found := strings.Cut(output, "* ")
+	if !found {
+		d.show(output)
+		return err
+	}
+	fmt.Println("  " + d.red("REFUSED") + "  " + strings.TrimSpace(reason))
+	fmt.Println()
+	return nil
+}
+
+func (d *demo) command(arguments []string) (string, error) {
+	quoted := make([]string, len(arguments))
+	for i, argument := range arguments {
+		quoted[i] = argument
+		if strings.HasPrefix(argument, "secret_key=") {
+			quoted[i] = "secret_key=..."
+		} else if strings.ContainsAny(argument, "*") {
+			quoted[i] = "'" + argument + "'"
+		}
+	}
+	fmt.Println("  " + d.bold("$ vault "+strings.Join(quoted, " ")))
+	output, err := d.Vault.Command(d.ctx, arguments...).CombinedOutput()
+	return string(output), err
+}
+
+// read mints a credential as a user would, shows the table that the user sees,
+// and returns what a program would use.
+func (d *demo) read(path string, parameters ...string) (lab.Key, time.Time, error) {
+	arguments := append([]string{"read", path}, parameters...)
+	quoted := "$ vault " + strings.Join(arguments, " ")
+	fmt.Println("  " + d.bold(quoted))
+	command := d.Vault.Command(d.ctx, append([]string{"read", "-format=json"}, arguments[1:]...)...)
+	var complaint bytes.Buffer
+	command.Stderr = &complaint
+	output, err := command.Output()
+	if err != nil {
+		return lab.Key{}, time.Time{}, fmt.Errorf("vault read: %w: %s", err, complaint.String())
+	}
+	var answer struct {
+		Lease    string            `json:"lease_id"`
+		Duration int               `json:"lease_duration"`
+		Data     map[string]string `json:"data"`
+	}
+	if err := json.Unmarshal(output, &answer); err != nil {
+		return lab.Key{}, time.Time{}, err
+	}
+	fmt.Printf("  %-16s %s\n", "lease_id", answer.Lease)
+	fmt.Printf("  %-16s %s\n", "lease_duration", time.Duration(answer.Duration)*time.Second)
+	for _, name := range []string{"access_key", "secret_key", "session_token", "grant_id", "task", "expires_at", "policy"} {
+		value := answer.Data[name]
+		if name == "secret_key" || name == "session_token" {
+			value = value[:4] + "..."
+		}
+		fmt.Printf("  %-16s %s\n", name, value)
+	}
+	fmt.Println()
+	expiresAt, err := time.Parse(time.RFC3339, answer.Data["expires_at"])
+	if err != nil {
+		return lab.Key{}, time.Time{}, err
+	}
+	return lab.Key{Access: answer.Data["access_key"], Secret: answer.Data["secret_key"], Token: answer.Data["session_token"]}, expiresAt, nil
+}
+
+// judge shows how a server answered, and checks that it is the right answer.
+func (d *demo) judge(what string, err error, allowed bool) error {
+	var refusal smithy.APIError
+	switch {
+	case err == nil:
+		fmt.Printf("  %-64s %s\n", what, d.green("ALLOWED"))
+	case errors.As(err, &refusal):
+		fmt.Printf("  %-64s %s  %s\n", what, d.red("REFUSED"), refusal.ErrorCode())
+	default:
+		return err
+	}
+	if (err == nil) != allowed {
+		return fmt.Errorf("%s: not the expected answer (%v)", strings.Join(strings.Fields(what), " "), err)
+	}
+	return nil
+}
+
+func (d *demo) show(output string) {
+	for line := range strings.Lines(strings.TrimSpace(output)) {
+		fmt.Println("  " + strings.TrimRight(line, "\n"))
+	}
+	fmt.Println()
+}
+
+func (d *demo) title(text string) { fmt.Println("\n" + d.bold(text) + "\n") }
+func (d *demo) say(text string)   { fmt.Println("  " + text) }
+
+func (d *demo) bold(text string) string  { return d.paint("1", text) }
+func (d *demo) green(text string) string { return d.paint("32", text) }
+func (d *demo) red(text string) string   { return d.paint("31", text) }
+
+func (d *demo) paint(code, text string) string {
+	if !d.colour {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+// onTerminal says whether colours would be seen as such. https://no-color.org
+func onTerminal() bool {
+	info, err := os.Stdout.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0 && os.Getenv("TERM") != "dumb" && os.Getenv("NO_COLOR") == ""
+}

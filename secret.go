@@ -1,0 +1,88 @@
+package precision
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+)
+
+// secretType names the one kind of lease that this engine gives.
+const secretType = "precision_credential"
+
+// leaseData is what a lease remembers of its grant: enough to end it when its
+// role has been changed or deleted, and when the ledger has lost it.
+type leaseData struct {
+	GrantID string          `json:"grant_id"`
+	Target  string          `json:"target"`
+	Handle  provider.Handle `json:"handle"`
+}
+
+func (b *backend) secret() *framework.Secret {
+	return &framework.Secret{
+		Type: secretType,
+		Fields: map[string]*framework.FieldSchema{
+			"access_key": {Type: framework.TypeString, Description: "Access key"},
+			"secret_key": {Type: framework.TypeString, Description: "Secret key"},
+			"session_token": {
+				Type:        framework.TypeString,
+				Description: "Session token, where the credential is a session",
+			},
+		},
+		Revoke: b.revoke,
+	}
+}
+
+// lease answers a read with an issued credential under its lease.
+func (b *backend) lease(issued lifecycle.Issued, data map[string]any) *logical.Response {
+	response := b.Secret(secretType).Response(data, map[string]any{
+		"grant_id": issued.Grant.ID,
+		"target":   issued.Grant.Target,
+		"handle":   issued.Credential.Handle,
+	})
+	response.Secret.TTL = issued.Lease
+	response.Secret.MaxTTL = issued.Lease
+	return response
+}
+
+// revoke ends a lease's grant. An error makes Vault try again; an error
+// response would not.
+func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+	data, err := readLease(req.Secret)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := b.openTarget(ctx, req.Storage, data.Target)
+	if errors.Is(err, errNoTarget) {
+		return nil, fmt.Errorf("grant %s can't be ended because target %q is not configured any more: configure it again and revoke the lease again", data.GrantID, data.Target)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return nil, bare(b.grants.End(ctx, req.Storage, opened.provider, data.GrantID, data.Handle))
+}
+
+// readLease reads what lease wrote. Vault has kept it as JSON in between.
+func readLease(secret *logical.Secret) (leaseData, error) {
+	var data leaseData
+	if secret == nil {
+		return data, errors.New("the revocation carries no lease")
+	}
+	text, err := json.Marshal(secret.InternalData)
+	if err != nil {
+		return data, fmt.Errorf("encoding the lease's data: %w", err)
+	}
+	if err := json.Unmarshal(text, &data); err != nil {
+		return data, fmt.Errorf("decoding the lease's data: %w", err)
+	}
+	if data.GrantID == "" || data.Target == "" || len(data.Handle) == 0 {
+		return data, errors.New("the lease's data does not name its grant")
+	}
+	return data, nil
+}

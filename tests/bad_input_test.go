@@ -1,0 +1,254 @@
+package tests
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+)
+
+// Whatever is refused has status 400 and says which field is wrong, what it
+// holds and what would be right; and nothing has changed.
+func TestBadInput(t *testing.T) {
+	m := newMount(t)
+	store, cloud := m.storeConfig(), m.cloudConfig()
+	role := map[string]any{"target": "store", "action": putObject, "resource": uploads, "ttl": "10m", "max_ttl": "30m"}
+	type fields = map[string]any
+	for name, test := range map[string]struct {
+		path string
+		data map[string]any
+		says []string // field, value and remedy; nil where Vault itself refuses
+	}{
+		"config: unknown field":         {"config/new", with(store, fields{"endpiont": "x"}), []string{"endpiont", "endpoint"}},
+		"config: no type":               {"config/new", with(store, fields{"type": nil}), []string{"type", "aws or minio"}},
+		"config: unknown type":          {"config/new", with(store, fields{"type": "gcp"}), []string{"type", "gcp", "aws or minio"}},
+		"config: type of a live target": {"config/prod", store, []string{"type", "minio", "aws"}},
+		"config: another type's field":  {"config/new", with(store, fields{"iam_endpoint": "http://x"}), []string{"iam_endpoint", "leave it out"}},
+		"config: odd name":              {"config/a b", store, []string{"target", "a b", "letters"}},
+		"config: slash in the name":     {"config/a/b", store, []string{"target", "a/b", "letters"}},
+		"config: no endpoint":           {"config/new", with(store, fields{"endpoint": nil}), []string{"endpoint", "missing", "https://"}},
+		"config: no URL":                {"config/new", with(store, fields{"endpoint": "minio.example.com"}), []string{"endpoint", "minio.example.com", "https://"}},
+		"config: path in the URL":       {"config/new", with(store, fields{"endpoint": "http://127.0.0.1/x"}), []string{"endpoint", "/x", "https://"}},
+		"config: password in the URL":   {"config/new", with(store, fields{"endpoint": "http://u:hunter2@127.0.0.1"}), []string{"endpoint", "secret_key"}},
+		"config: out of reach":          {"config/new", with(store, fields{"endpoint": "http://127.0.0.1:1"}), []string{"endpoint", "127.0.0.1:1", "connection refused", "verify_connection"}},
+		"config: not a store":           {"config/new", with(store, fields{"endpoint": servers.Vault.Address}), []string{"endpoint", servers.Vault.Address, "check the URL"}},
+		"config: unknown access key":    {"config/new", with(store, fields{"access_key": "nobody"}), []string{"access_key", "nobody", "user of this store"}},
+		"config: wrong secret key":      {"config/new", with(store, fields{"secret_key": "hunter2"}), []string{"secret_key", store["access_key"].(string)}},
+		"config: empty secret key":      {"config/new", with(store, fields{"secret_key": ""}), []string{"secret_key", "missing"}},
+		"config: list of secret keys":   {"config/new", with(store, fields{"secret_key": []string{"hunter2"}}), []string{"secret_key", "a string", "a list"}},
+		"config: verify perhaps":        {"config/new", with(store, fields{"verify_connection": "perhaps"}), []string{"verify_connection", "perhaps", "true or false"}},
+		"config: force a write":         {"config/new", with(store, fields{"force": true}), []string{"force", "delete"}},
+		"config: no region":             {"config/new", with(cloud, fields{"region": nil}), []string{"region", "eu-west-1"}},
+		"config: odd region":            {"config/new", with(cloud, fields{"region": "x; rm"}), []string{"region", "x; rm", "eu-west-1"}},
+		"config: key without secret":    {"config/new", with(cloud, fields{"secret_key": nil}), []string{"secret_key", "both"}},
+		"config: secret without key":    {"config/new", with(cloud, fields{"access_key": nil}), []string{"access_key", "both"}},
+		"config: unknown AWS key":       {"config/new", with(cloud, fields{"access_key": "AKIANOBODY"}), []string{"access_key", "AKIANOBODY", "active"}},
+		"config: wrong AWS secret":      {"config/new", with(cloud, fields{"secret_key": "hunter2"}), []string{"secret_key", cloud["access_key"].(string)}},
+		"config: AWS out of reach":      {"config/new", with(cloud, fields{"sts_endpoint": "http://127.0.0.1:1"}), []string{"sts_endpoint", "connection refused", "verify_connection"}},
+		"config: IAM out of reach":      {"config/new", with(cloud, fields{"iam_endpoint": "http://127.0.0.1:1"}), []string{"iam_endpoint", "connection refused", "verify_connection"}},
+
+		"role: unknown field":           {"roles/new", with(role, fields{"resuorce": "x"}), []string{"resuorce", "resource"}},
+		"role: name in the data":        {"roles/new", with(role, fields{"role": "other"}), []string{"role", "part of the path"}},
+		"role: no target":               {"roles/new", with(role, fields{"target": nil}), []string{"target", "missing", "config/"}},
+		"role: unknown target":          {"roles/new", with(role, fields{"target": "stroe"}), []string{"target", "stroe", "prod or store"}},
+		"role: no action":               {"roles/new", with(role, fields{"action": nil}), []string{"action", "s3:PutObject"}},
+		"role: wildcard action":         {"roles/new", with(role, fields{"action": "s3:*"}), []string{"action", "s3:*", "wildcard"}},
+		"role: unknown action":          {"roles/new", with(role, fields{"action": "s3:PutObjects"}), []string{"action", "s3:PutObjects", "s3:PutObject"}},
+		"role: action in another case":  {"roles/new", with(role, fields{"action": "s3:putobject"}), []string{"action", "s3:putobject", "s3:PutObject"}},
+		"role: escalating action":       {"roles/new", with(role, fields{"target": "prod", "action": "iam:CreateAccessKey", "resource": "arn:aws:iam::123456789012:user/x"}), []string{"action", "iam:CreateAccessKey"}},
+		"role: number for an action":    {"roles/new", with(role, fields{"action": 5}), []string{"action", "a string", "a number"}},
+		"role: object for an action":    {"roles/new", with(role, fields{"action": fields{"a": "b"}}), []string{"action", "a string", "an object"}},
+		"role: null action":             {"roles/new", map[string]any{"target": "store", "action": nil, "resource": uploads}, []string{"action", "a string", "null"}},
+		"role: no resource":             {"roles/new", with(role, fields{"resource": nil}), []string{"resource", "arn:aws:s3:::"}},
+		"role: no ARN":                  {"roles/new", with(role, fields{"resource": "releases/app"}), []string{"resource", "releases/app", "arn:aws:s3:::"}},
+		"role: bucket for an object":    {"roles/new", with(role, fields{"resource": "arn:aws:s3:::releases"}), []string{"resource", "arn:aws:s3:::releases", "${ObjectName}"}},
+		"role: wildcard bucket":         {"roles/new", with(role, fields{"resource": "arn:aws:s3:::rel*/app"}), []string{"resource", "rel*/app"}},
+		"role: half a segment":          {"roles/new", with(role, fields{"resource": "arn:aws:s3:::releases/app*"}), []string{"resource", "app*", "after a"}},
+		"role: policy variable":         {"roles/new", with(role, fields{"resource": "arn:aws:s3:::releases/${aws:username}/*"}), []string{"resource", "${aws:username}", "write the resource out"}},
+		"role: huge resource":           {"roles/new", with(role, fields{"resource": "arn:aws:s3:::releases/" + strings.Repeat("x", 100_000)}), []string{"resource", "bytes", "shorter"}},
+		"role: another partition":       {"roles/new", with(role, fields{"resource": "arn:aws-cn:s3:::releases/app/*"}), []string{"resource", "aws-cn", "partition"}},
+		"role: another account":         {"roles/new", with(role, fields{"target": "prod", "action": "sqs:SendMessage", "resource": "arn:aws:sqs:us-east-1:999999999999:jobs"}), []string{"resource", "999999999999", "123456789012"}},
+		"role: policy too long":         {"roles/new", with(role, fields{"target": "prod", "resource": "arn:aws:s3:::releases/" + strings.Repeat("x", 1000)}), []string{"resource", "2048", "shorter"}},
+		"role: ttl above max_ttl":       {"roles/new", with(role, fields{"ttl": "31m"}), []string{"ttl", "31m", "max_ttl"}},
+		"role: negative ttl":            {"roles/new", with(role, fields{"ttl": "-5m"}), []string{"ttl", "-5m", "one second or more"}},
+		"role: zero ttl":                {"roles/new", with(role, fields{"ttl": 0}), []string{"ttl", `"0"`, "one second or more"}},
+		"role: half a second":           {"roles/new", with(role, fields{"ttl": "500ms"}), []string{"ttl", "500ms", "whole seconds"}},
+		"role: empty ttl":               {"roles/new", with(role, fields{"ttl": ""}), []string{"ttl", "whole seconds"}},
+		"role: word for a ttl":          {"roles/new", with(role, fields{"ttl": "soon"}), []string{"ttl", "soon", "whole seconds"}},
+		"role: endless ttl":             {"roles/new", with(role, fields{"ttl": "99999999999999999999"}), []string{"ttl", "whole seconds"}},
+		"role: overflowing ttl":         {"roles/new", with(role, fields{"ttl": "18446744073709"}), []string{"ttl", "18446744073709", "whole seconds"}},
+		"role: negative max_ttl":        {"roles/new", with(role, fields{"max_ttl": -1}), []string{"max_ttl", "-1", "one second or more"}},
+		"role: another type's field":    {"roles/new", with(role, fields{"credential_type": "iam_user"}), []string{"credential_type", "minio", "leave it out"}},
+		"role: unknown credential type": {"roles/new", with(role, fields{"target": "prod", "credential_type": "root"}), []string{"credential_type", "root", "iam_user"}},
+		"role: odd boundary":            {"roles/new", with(role, fields{"target": "prod", "permissions_boundary_arn": "*"}), []string{"permissions_boundary_arn", "*", "arn:aws:iam::"}},
+		"role: space in the name":       {"roles/a b", role, []string{"role", "a b", "letters"}},
+		"role: slash in the name":       {"roles/a/b", role, []string{"role", "a/b", "letters"}},
+		"role: newline in the name":     {"roles/a\nb", role, nil},
+		"role: dots in the name":        {"roles/a..b", role, []string{"role", "a..b", "letters"}},
+		"role: look-alike in the name":  {"roles/upl\u043ead", role, []string{"role", "letters"}},
+		"role: huge name":               {"roles/" + strings.Repeat("x", 4000), role, []string{"role", "64", "shorten"}},
+
+		"creds: unknown role":        {"creds/nobody/T-1", nil, []string{"role", "nobody", "roles/"}},
+		"creds: odd role":            {"creds/a b/T-1", nil, []string{"role", "a b", "letters"}},
+		"creds: dots in the task":    {"creds/upload/v1..2", nil, []string{"task", "v1..2", "letters"}},
+		"creds: slash in the task":   {"creds/upload/a/b", nil, []string{"task", "a/b", "letters"}},
+		"creds: space in the task":   {"creds/upload/a b", nil, []string{"task", "a b", "letters"}},
+		"creds: newline in the task": {"creds/upload/a\nb", nil, nil},
+		"creds: huge task":           {"creds/upload/" + strings.Repeat("x", 4000), nil, []string{"task", "128", "shorten"}},
+		"creds: unknown field":       {"creds/upload/T-1", fields{"tll": "5m"}, []string{"tll", "ttl"}},
+		"creds: resource":            {"creds/upload/T-1", fields{"resource": "arn:aws:s3:::private/*"}, []string{"resource", "ttl"}},
+		"creds: role in the data":    {"creds/upload/T-1", fields{"role": "publish"}, []string{"role", "part of the path"}},
+		"creds: ttl above max_ttl":   {"creds/upload/T-1", fields{"ttl": "31m"}, []string{"ttl", "31m", "max_ttl"}},
+		"creds: zero ttl":            {"creds/upload/T-1", fields{"ttl": "0"}, []string{"ttl", `"0"`, "one second or more"}},
+		"creds: negative ttl":        {"creds/upload/T-1", fields{"ttl": "-1s"}, []string{"ttl", "-1s", "one second or more"}},
+		"creds: list of ttls":        {"creds/upload/T-1", fields{"ttl": []string{"5m", "6m"}}, []string{"ttl", "a duration", "a list"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := m.state()
+			_, err := m.Logical().WriteWithContext(t.Context(), m.path+"/"+test.path, test.data)
+			text := refusal(t, err)
+			for _, part := range test.says {
+				if !strings.Contains(text, part) {
+					t.Errorf("%q does not say %q", text, part)
+				}
+			}
+			if strings.Contains(text, "hunter2") {
+				t.Errorf("%q repeats a secret", text)
+			}
+			if len(text) > 1500 {
+				t.Errorf("the refusal has %d bytes", len(text))
+			}
+			if after := m.state(); after != before {
+				t.Errorf("something has changed: %s, before: %s", after, before)
+			}
+		})
+	}
+}
+
+// state is what the mount has stored that a user can see.
+func (m *mount) state() string {
+	m.t.Helper()
+	var state strings.Builder
+	for _, folder := range []string{"config", "roles"} {
+		listed, err := m.Logical().ListWithContext(m.t.Context(), m.path+"/"+folder)
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for _, name := range listed.Data["keys"].([]any) {
+			fmt.Fprintf(&state, "%s: %v\n", name, m.read(folder+"/"+name.(string)).Data)
+		}
+	}
+	users := m.users()
+	slices.Sort(users)
+	fmt.Fprintln(&state, users)
+	return state.String()
+}
+
+// A read that repeats a query parameter sends a list, and one with an unknown
+// parameter is refused as a write is.
+func TestBadQuery(t *testing.T) {
+	m := newMount(t)
+	for _, parameters := range [][]string{{"ttl=5m", "ttl=6m"}, {"tll=5m"}, {"ttl=500ms"}, {"ttl=0"}, {"ttl="}, {"role=publish"}, {"task=other"}} {
+		_, err := m.tryMint(m.Client, onStore+"/JIRA-1", parameters...)
+		refusal(t, err)
+	}
+}
+
+func TestConfigIsReadWithoutSecrets(t *testing.T) {
+	m := newMount(t)
+	for name, want := range map[string]map[string]any{
+		"store": with(m.storeConfig(), map[string]any{"secret_key": nil}),
+		"prod":  with(m.cloudConfig(), map[string]any{"secret_key": nil, "account_id": "123456789012", "partition": "aws"}),
+	} {
+		if got := m.read("config/" + name).Data; fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("config/%s reads as %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestConfigOfAnAdministratorWarns(t *testing.T) {
+	m := newMount(t)
+	answer := m.write("config/root", with(m.storeConfig(), map[string]any{"access_key": servers.Store.Root.Access, "secret_key": servers.Store.Root.Secret}))
+	if answer == nil || len(answer.Warnings) != 1 || !strings.Contains(answer.Warnings[0], "administrator") {
+		t.Errorf("no warning of an administrator's key: %v", answer)
+	}
+	if answer := m.write("config/other", m.storeConfig()); answer != nil && len(answer.Warnings) != 0 {
+		t.Errorf("a user's key is warned of: %v", answer.Warnings)
+	}
+}
+
+func TestTargetInUseIsKept(t *testing.T) {
+	m := newMount(t)
+	ctx := t.Context()
+	remove := func(query map[string][]string) error {
+		_, err := m.Logical().DeleteWithDataWithContext(ctx, m.path+"/config/store", query)
+		return err
+	}
+	if text := refusal(t, remove(nil)); !strings.Contains(text, `role \"`+onStore) && !strings.Contains(text, onStore) {
+		t.Errorf("%q does not name the role", text)
+	}
+	minted := m.mint(onStore + "/JIRA-1")
+	if _, err := m.Logical().DeleteWithContext(ctx, m.path+"/roles/"+onStore); err != nil {
+		t.Fatal(err)
+	}
+	if text := refusal(t, remove(nil)); !strings.Contains(text, "1 live grant") {
+		t.Errorf("%q does not count the live grants", text)
+	}
+	allowed(t, "a session whose role is gone", minted.inStore(ctx))
+
+	// By force: the lease can't be revoked until the target is there again.
+	if err := remove(map[string][]string{"force": {"true"}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Sys().RevokeWithOptionsWithContext(ctx, revokeNow(minted.LeaseID)); err == nil {
+		t.Error("a lease was revoked although its target is not configured")
+	}
+	m.write("config/store", m.storeConfig())
+	if err := m.Sys().RevokeWithOptionsWithContext(ctx, revokeNow(minted.LeaseID)); err != nil {
+		t.Error(err)
+	}
+	denied(t, "the session", minted.inStore(ctx))
+	if err := remove(nil); err != nil {
+		t.Errorf("a target without roles and grants is kept: %v", err)
+	}
+}
+
+func TestRoleIsUpdatedAndPatched(t *testing.T) {
+	m := newMount(t)
+	expect := func(want string) {
+		t.Helper()
+		if got := fmt.Sprint(m.read("roles/" + onStore).Data); got != want {
+			t.Errorf("the role reads as %s, want %s", got, want)
+		}
+	}
+	m.write("roles/"+onStore, map[string]any{"ttl": "5m"})
+	expect("map[action:s3:PutObject max_ttl:1800 resource:" + uploads + " target:store ttl:300]")
+	if _, err := m.Logical().JSONMergePatch(t.Context(), m.path+"/roles/"+onStore, map[string]any{"max_ttl": nil}); err != nil {
+		t.Fatal(err)
+	}
+	expect("map[action:s3:PutObject max_ttl:0 resource:" + uploads + " target:store ttl:300]")
+	_, err := m.Logical().JSONMergePatch(t.Context(), m.path+"/roles/"+onStore, map[string]any{"action": nil})
+	refusal(t, err)
+	if _, err := m.Logical().JSONMergePatch(t.Context(), m.path+"/roles/none", map[string]any{"ttl": "5m"}); err == nil {
+		t.Error("a role that does not exist was patched")
+	}
+}
+
+// What the mount does not allow cuts a credential's life, with a warning.
+func TestMountLimitsCut(t *testing.T) {
+	m := newMount(t)
+	if err := m.Sys().TuneMountAllowNilWithContext(t.Context(), m.path, api.TuneMountConfigInput{MaxLeaseTTL: pointer("5m")}); err != nil {
+		t.Fatal(err)
+	}
+	minted := m.mint(onStore + "/JIRA-1")
+	if minted.LeaseDuration > 300 || minted.LeaseDuration < 298 {
+		t.Errorf("lease of %d s, want 300", minted.LeaseDuration)
+	}
+	if len(minted.Warnings) != 1 || !strings.Contains(minted.Warnings[0], "cut") {
+		t.Errorf("warnings %v, want one of the cut", minted.Warnings)
+	}
+}
+
+func pointer[T any](value T) *T { return &value }

@@ -1,0 +1,264 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/iam"
+	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+)
+
+// Cloud is moto, a stand-in for AWS's APIs, with its checks of signatures and
+// policies switched on: two buckets, and a user for the engine.
+type Cloud struct {
+	Endpoint string // moto itself
+	API      string // moto's IAM and STS as the engine is to reach them, see front
+	Engine   Key    // the user that the engine is configured with
+
+	auditor Key // may do everything: for looking at what the engine has done
+
+	mu    sync.Mutex
+	calls []url.Values // what came through, in order
+}
+
+// Account is the number of moto's one account.
+const Account = "123456789012"
+
+// enginePolicy is the least that the engine needs of IAM. On AWS the resource
+// would be arn:aws:iam::<account>:user/precision/*; moto judges IAM's own
+// actions without one.
+const enginePolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Resource":"*","Action":[
+ "iam:CreateUser","iam:TagUser","iam:PutUserPolicy","iam:CreateAccessKey",
+ "iam:DeleteAccessKey","iam:DeleteUserPolicy","iam:DeleteUser","iam:ListAccessKeys"]}]}`
+
+const auditorPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
+
+func (l *Lab) startCloud(ctx context.Context) error {
+	binary, err := tool("moto_server")
+	if err != nil {
+		return err
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		return err
+	}
+	server, err := l.run("moto", binary, nil, "-H", "127.0.0.1", "-p", fmt.Sprint(ports[0]))
+	if err != nil {
+		return err
+	}
+	cloud := &Cloud{Endpoint: fmt.Sprintf("http://127.0.0.1:%d", ports[0])}
+	if err := server.ready(ctx, cloud.Endpoint+"/moto-api/"); err != nil {
+		return err
+	}
+	l.Cloud = cloud
+	if err := cloud.setUp(ctx); err != nil {
+		return fmt.Errorf("setting up moto: %w", err)
+	}
+	target, err := url.Parse(cloud.Endpoint)
+	if err != nil {
+		return err
+	}
+	front := httptest.NewServer(cloud.front(target))
+	l.closers = append(l.closers, front.Close)
+	cloud.API = front.URL
+	return nil
+}
+
+func (c *Cloud) setUp(ctx context.Context) error {
+	open := Key{Access: "before", Secret: "checks"} // nothing is checked yet
+	for name, user := range map[string]struct {
+		policy string
+		key    *Key
+	}{
+		"precision-engine": {enginePolicy, &c.Engine},
+		"auditor":          {auditorPolicy, &c.auditor},
+	} {
+		var err error
+		if *user.key, err = c.makeUser(ctx, c.iam(open), name, user.policy); err != nil {
+			return err
+		}
+	}
+	if err := makeBuckets(ctx, c.S3(open)); err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Endpoint+"/moto-api/reset-auth", strings.NewReader("0"))
+	if err != nil {
+		return err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	return answer.Body.Close()
+}
+
+func (c *Cloud) makeUser(ctx context.Context, client *iam.Client, name, policy string) (Key, error) {
+	if _, err := client.CreateUser(ctx, &iam.CreateUserInput{UserName: aws.String(name)}); err != nil {
+		return Key{}, err
+	}
+	if _, err := client.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: aws.String(name), PolicyName: aws.String("rights"), PolicyDocument: aws.String(policy)}); err != nil {
+		return Key{}, err
+	}
+	made, err := client.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: aws.String(name)})
+	if err != nil {
+		return Key{}, err
+	}
+	return Key{Access: *made.AccessKey.AccessKeyId, Secret: *made.AccessKey.SecretAccessKey}, nil
+}
+
+func (c *Cloud) iam(key Key) *iam.Client {
+	return iam.New(iam.Options{
+		Region:       Region,
+		BaseEndpoint: aws.String(c.Endpoint),
+		Credentials:  credentials.NewStaticCredentialsProvider(key.Access, key.Secret, ""),
+	})
+}
+
+// User is an IAM user that the engine has made.
+type User struct {
+	Name, Path string
+	Tags       map[string]string
+}
+
+// Users lists the users that the engine has made.
+func (c *Cloud) Users(ctx context.Context) ([]User, error) {
+	client := c.iam(c.auditor)
+	listed, err := client.ListUsers(ctx, &iam.ListUsersInput{PathPrefix: aws.String("/precision/"), MaxItems: aws.Int32(1000)})
+	if err != nil {
+		return nil, err
+	}
+	var users []User
+	for _, entry := range listed.Users {
+		found, err := client.GetUser(ctx, &iam.GetUserInput{UserName: entry.UserName})
+		if gone := new(types.NoSuchEntityException); errors.As(err, &gone) {
+			continue // deleted since it was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		user := User{Name: *entry.UserName, Path: *entry.Path, Tags: map[string]string{}}
+		for _, tag := range found.User.Tags {
+			user.Tags[*tag.Key] = *tag.Value
+		}
+		users = append(users, user)
+	}
+	return users, nil
+}
+
+// AddPolicy makes a managed policy that allows everything, and returns its ARN.
+func (c *Cloud) AddPolicy(ctx context.Context, name string) (string, error) {
+	made, err := c.iam(c.auditor).CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: aws.String(name), PolicyDocument: aws.String(auditorPolicy)})
+	if err != nil {
+		return "", err
+	}
+	return *made.Policy.Arn, nil
+}
+
+// AddKey gives a user a further access key, as a stranger with rights over IAM would.
+func (c *Cloud) AddKey(ctx context.Context, user string) error {
+	_, err := c.iam(c.auditor).CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: aws.String(user)})
+	return err
+}
+
+// Calls are the forms of the calls that the engine has made since the last time.
+func (c *Cloud) Calls() []url.Values {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	calls := c.calls
+	c.calls = nil
+	return calls
+}
+
+// front stands between the engine and moto. It notes the calls, shortens the
+// documents of PutUserPolicy to what moto can read, and writes moto's refusals
+// as AWS does, so that the SDK can read them.
+func (c *Cloud) front(target *url.URL) http.Handler {
+	signer := v4.NewSigner()
+	return &httputil.ReverseProxy{Rewrite: func(request *httputil.ProxyRequest) {
+		request.SetURL(target)
+		request.Out.Host = request.In.Host // the signature is over the name that the engine called
+		body, err := io.ReadAll(request.In.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		c.mu.Lock()
+		c.calls = append(c.calls, form)
+		c.mu.Unlock()
+		if form.Get("Action") == "PutUserPolicy" {
+			shortened := maps.Clone(form)
+			shortened.Set("PolicyDocument", asMotoReads(form.Get("PolicyDocument")))
+			body = []byte(shortened.Encode())
+			sum := sha256.Sum256(body)
+			request.Out.Header.Del("Authorization")
+			request.Out.ContentLength = int64(len(body))
+			if err := signer.SignHTTP(request.In.Context(), aws.Credentials{AccessKeyID: c.Engine.Access, SecretAccessKey: c.Engine.Secret}, request.Out, hex.EncodeToString(sum[:]), "iam", Region, time.Now()); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		request.Out.Body = io.NopCloser(bytes.NewReader(body))
+		request.Out.ContentLength = int64(len(body))
+	}, ModifyResponse: func(answer *http.Response) error {
+		if answer.StatusCode < http.StatusBadRequest {
+			return nil
+		}
+		text, err := io.ReadAll(answer.Body)
+		if err != nil {
+			return err
+		}
+		text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("<Errors>"), nil), []byte("</Errors>"), nil)
+		answer.Body = io.NopCloser(bytes.NewReader(text))
+		answer.ContentLength = int64(len(text))
+		answer.Header.Set("Content-Length", fmt.Sprint(len(text)))
+		return nil
+	}}
+}
+
+// asMotoReads leaves out of a policy the denials that moto misreads: it does
+// not look at conditions, so a denial after a date would deny always, and it
+// takes a denial of all other resources for a permission. What is left, moto
+// enforces; that the whole document is right is proved elsewhere.
+func asMotoReads(document string) string {
+	var policy struct {
+		Version   string
+		Statement []map[string]any
+	}
+	if err := json.Unmarshal([]byte(document), &policy); err != nil {
+		return document
+	}
+	var kept []map[string]any
+	for _, statement := range policy.Statement {
+		_, conditional := statement["Condition"]
+		_, otherResources := statement["NotResource"]
+		if statement["Effect"] == "Deny" && (conditional || otherResources) {
+			continue
+		}
+		kept = append(kept, statement)
+	}
+	policy.Statement = kept
+	text, err := json.Marshal(policy)
+	if err != nil {
+		return document
+	}
+	return string(text)
+}

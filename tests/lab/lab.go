@@ -1,0 +1,116 @@
+// Package lab starts the real servers that the tests, the demo and the
+// development environment talk to, on loopback, and stops them without a trace.
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// PluginName is the name that the plugin has in Vault's catalog.
+const PluginName = "vault-plugin-secrets-precision"
+
+// Options choose what a lab starts.
+type Options struct {
+	Plugin string            // the plugin's binary
+	Moto   bool              // start AWS's stand-in as well
+	Said   func(what string) // is told of each step; nil for silence
+}
+
+// Lab is a running set of servers.
+type Lab struct {
+	Folder string // everything that the servers write is in here
+	Vault  *Vault
+	Store  *Store
+	Cloud  *Cloud // nil without Options.Moto
+
+	processes []*process
+	closers   []func()
+}
+
+// Start starts the servers and waits until they answer. On an error nothing is
+// left running.
+func Start(ctx context.Context, options Options) (*Lab, error) {
+	folder, err := os.MkdirTemp("", "precision-lab-")
+	if err != nil {
+		return nil, err
+	}
+	lab := &Lab{Folder: folder}
+	if err := lab.start(ctx, options); err != nil {
+		lab.Stop()
+		return nil, err
+	}
+	return lab, nil
+}
+
+func (l *Lab) start(ctx context.Context, options Options) error {
+	said := options.Said
+	if said == nil {
+		said = func(string) {}
+	}
+	said("starting MinIO")
+	if err := l.startStore(ctx); err != nil {
+		return err
+	}
+	if options.Moto {
+		said("starting moto, a stand-in for AWS")
+		if err := l.startCloud(ctx); err != nil {
+			return err
+		}
+	}
+	said("starting Vault")
+	return l.startVault(ctx, options.Plugin)
+}
+
+// Stop ends the servers, the last started first, and removes what they wrote.
+func (l *Lab) Stop() {
+	for i := len(l.closers) - 1; i >= 0; i-- {
+		l.closers[i]()
+	}
+	for i := len(l.processes) - 1; i >= 0; i-- {
+		l.processes[i].stop()
+	}
+	_ = os.RemoveAll(l.Folder)
+}
+
+// StopVault ends Vault alone.
+func (l *Lab) StopVault() {
+	last := len(l.processes) - 1 // Vault is the last that is started
+	l.processes[last].stop()
+	l.processes = l.processes[:last]
+}
+
+// run starts a server that belongs to the lab.
+func (l *Lab) run(name, binary string, environment []string, arguments ...string) (*process, error) {
+	started, err := startProcess(l.Folder, name, binary, environment, arguments...)
+	if err != nil {
+		return nil, err
+	}
+	l.processes = append(l.processes, started)
+	return started, nil
+}
+
+// BuildPlugin builds the plugin as it stands in this repository, with the race
+// detector in it, and lets it say that it is of the given version.
+func BuildPlugin(ctx context.Context, path, version string) error {
+	root, err := repository()
+	if err != nil {
+		return err
+	}
+	build := exec.CommandContext(ctx, "go", "build", "-race", "-o", path,
+		"-ldflags", "-X github.com/precision-access/vault-plugin-secrets-precision.Version="+version,
+		"./cmd/"+PluginName)
+	build.Dir = root
+	if output, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the plugin: %w\n%s", err, output)
+	}
+	return nil
+}
+
+func writeFile(folder, name, text string) (string, error) {
+	path := filepath.Join(folder, name)
+	return path, os.WriteFile(path, []byte(text), 0o600)
+}

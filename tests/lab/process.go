@@ -1,0 +1,156 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+const (
+	startTimeout = 60 * time.Second
+	stopTimeout  = 15 * time.Second
+)
+
+// process is a server that the lab has started, with what it started itself in
+// one process group.
+type process struct {
+	name    string
+	command *exec.Cmd
+	log     *os.File
+	ended   chan struct{}
+}
+
+func startProcess(folder, name, binary string, environment []string, arguments ...string) (*process, error) {
+	log, err := os.Create(filepath.Join(folder, name+".log"))
+	if err != nil {
+		return nil, err
+	}
+	command := exec.Command(binary, arguments...)
+	command.Dir = folder
+	command.Env = append(os.Environ(), environment...)
+	command.Stdout, command.Stderr = log, log
+	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for the lab, which then stops all in order
+	if err := command.Start(); err != nil {
+		_ = log.Close()
+		return nil, fmt.Errorf("starting %s: %w", name, err)
+	}
+	started := &process{name: name, command: command, log: log, ended: make(chan struct{})}
+	go func() {
+		_ = command.Wait() // how it ended is seen in its log
+		close(started.ended)
+	}()
+	return started, nil
+}
+
+// stop asks the process to end, and kills what is left of its group.
+func (p *process) stop() {
+	_ = syscall.Kill(p.command.Process.Pid, syscall.SIGTERM)
+	select {
+	case <-p.ended:
+	case <-time.After(stopTimeout):
+	}
+	_ = syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL)
+	<-p.ended
+	_ = p.log.Close()
+}
+
+// ready waits until the server answers at url.
+func (p *process) ready(ctx context.Context, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		if answers(ctx, url) {
+			return nil
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("%s ended before it was ready; its log is %s:\n%s", p.name, p.log.Name(), tail(p.log.Name()))
+		case <-ctx.Done():
+			return fmt.Errorf("%s was not ready within %s; its log is %s:\n%s", p.name, startTimeout, p.log.Name(), tail(p.log.Name()))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func answers(ctx context.Context, url string) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return false
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return false
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode < http.StatusInternalServerError || answer.StatusCode == http.StatusNotImplemented // Vault before init
+}
+
+// tail is the end of a log, for an error.
+func tail(path string) string {
+	const shown = 2000
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	if len(text) > shown {
+		text = text[len(text)-shown:]
+	}
+	return string(text)
+}
+
+// freePorts finds loopback ports that nothing listens on.
+func freePorts(count int) ([]int, error) {
+	var ports []int
+	for range count {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("finding a free port: %w", err)
+		}
+		defer listener.Close() // all are held until all are found, so that no two are the same
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// tool finds a server's binary: on PATH, or where "make tools" puts it.
+func tool(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	root, err := repository()
+	if err != nil {
+		return "", err
+	}
+	for _, folder := range []string{".cache/bin", ".cache/moto/bin"} {
+		path := filepath.Join(root, folder, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is neither on PATH nor built yet: run \"make tools\"", name)
+}
+
+// repository is the project's root folder.
+func repository() (string, error) {
+	folder, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
+			return folder, nil
+		}
+		parent := filepath.Dir(folder)
+		if parent == folder {
+			return "", errors.New("not inside the project's folder")
+		}
+		folder = parent
+	}
+}
