@@ -87,7 +87,9 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			}
 		}
 	}
-	if err := b.Setup(ctx, conf); err != nil {
+	cached := *conf
+	cached.System = &cachedSystem{SystemView: conf.System, now: now}
+	if err := b.Setup(ctx, &cached); err != nil {
 		return nil, err
 	}
 	b.grants = &lifecycle.Manager{Log: b.Logger(), Now: now}

@@ -35,20 +35,27 @@ func (b *backend) pathCreds() []*framework.Path {
 		Description:  "What the credential is for: the id of a ticket, a pipeline run, an incident.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Task"},
 	}
-	operations := func() map[logical.Operation]framework.OperationHandler {
-		mint := &framework.PathOperation{
-			Callback:                  b.mint,
-			Summary:                   "Mint a credential for one action on one resource.",
-			ForwardPerformanceStandby: true,
+	operations := func(suffix string) map[logical.Operation]framework.OperationHandler {
+		return map[logical.Operation]framework.OperationHandler{
+			logical.ReadOperation: &framework.PathOperation{
+				Callback:                  b.mint,
+				Summary:                   "Mint a credential for one action on one resource.",
+				ForwardPerformanceStandby: true,
+			},
+			logical.UpdateOperation: &framework.PathOperation{
+				Callback:                  b.mint,
+				Summary:                   "Mint a credential for one action on one resource, with parameters in the body.",
+				ForwardPerformanceStandby: true,
+				DisplayAttrs:              &framework.DisplayAttributes{OperationVerb: "generate", OperationSuffix: suffix + "-with-parameters"},
+			},
 		}
-		return map[logical.Operation]framework.OperationHandler{logical.ReadOperation: mint, logical.UpdateOperation: mint}
 	}
 	return []*framework.Path{
 		{
 			Pattern:         "creds/(?P<role>[^/]+)",
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate", OperationSuffix: "credentials"},
 			Fields:          fields,
-			Operations:      operations(),
+			Operations:      operations("credentials"),
 			HelpSynopsis:    "Mint a credential for a role.",
 			HelpDescription: strings.TrimSpace(credsHelp),
 		},
@@ -56,7 +63,7 @@ func (b *backend) pathCreds() []*framework.Path {
 			Pattern:         "creds/(?P<role>[^/]+)/(?P<task>(?s:.+))",
 			DisplayAttrs:    &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "generate", OperationSuffix: "credentials-for-task"},
 			Fields:          withTask,
-			Operations:      operations(),
+			Operations:      operations("credentials-for-task"),
 			HelpSynopsis:    "Mint a credential for a role and a task.",
 			HelpDescription: strings.TrimSpace(credsHelp),
 		},

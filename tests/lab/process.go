@@ -16,6 +16,7 @@ import (
 const (
 	startTimeout = 60 * time.Second
 	stopTimeout  = 15 * time.Second
+	pollInterval = 50 * time.Millisecond
 )
 
 // process is a server that the lab has started, with what it started itself in
@@ -74,7 +75,7 @@ func (p *process) ready(ctx context.Context, url string) error {
 			return fmt.Errorf("%s ended before it was ready; its log is %s:\n%s", p.name, p.log.Name(), tail(p.log.Name()))
 		case <-ctx.Done():
 			return fmt.Errorf("%s was not ready within %s; its log is %s:\n%s", p.name, startTimeout, p.log.Name(), tail(p.log.Name()))
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(pollInterval):
 		}
 	}
 }

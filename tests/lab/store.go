@@ -58,8 +58,15 @@ func (l *Lab) startStore(ctx context.Context) error {
 		return err
 	}
 	l.Store = store
-	if err := store.importUser(ctx); err != nil {
-		return fmt.Errorf("making the engine's user on MinIO: %w", err)
+	// MinIO says that it is ready a little before its user administration is.
+	for end := time.Now().Add(startTimeout); ; time.Sleep(pollInterval) {
+		err := store.importUser(ctx)
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) || ctx.Err() != nil {
+			return fmt.Errorf("making the engine's user on MinIO: %w", err)
+		}
 	}
 	return makeBuckets(ctx, store.S3(store.Root))
 }

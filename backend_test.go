@@ -1,0 +1,362 @@
+package precision
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
+)
+
+// countingStorage counts what a request does to storage, and refuses writes as
+// a standby's storage does where it is told to.
+type countingStorage struct {
+	logical.InmemStorage
+	reads, writes atomic.Int64
+	readOnly      atomic.Bool
+}
+
+func (s *countingStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	s.reads.Add(1)
+	return s.InmemStorage.Get(ctx, key)
+}
+
+func (s *countingStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if s.readOnly.Load() {
+		return logical.ErrReadOnly
+	}
+	s.writes.Add(1)
+	return s.InmemStorage.Put(ctx, entry)
+}
+
+func (s *countingStorage) Delete(ctx context.Context, key string) error {
+	if s.readOnly.Load() {
+		return logical.ErrReadOnly
+	}
+	s.writes.Add(1)
+	return s.InmemStorage.Delete(ctx, key)
+}
+
+// engine is a backend on a fake target, with target "db" and role "reset".
+type engine struct {
+	*backend
+	t       *testing.T
+	storage *countingStorage
+	target  *providertest.Fake
+}
+
+func newEngine(t *testing.T) *engine {
+	e := &engine{t: t, storage: &countingStorage{}, target: &providertest.Fake{}}
+	e.backend = e.open(&logical.StaticSystemView{DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour})
+	e.do(logical.CreateOperation, "config/db", map[string]any{"type": "fake", "password": "hunter2"})
+	e.do(logical.CreateOperation, "roles/reset", map[string]any{"target": "db", "action": "reset", "resource": "one", "ttl": "10m"})
+	return e
+}
+
+// open makes another backend on the engine's storage and target.
+func (e *engine) open(system logical.SystemView) *backend {
+	e.t.Helper()
+	opened, err := newBackend(e.t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: system, StorageView: e.storage, BackendUUID: "uuid"},
+		[]provider.Type{e.target.Type()}, time.Now)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	return opened
+}
+
+func (e *engine) try(operation logical.Operation, path string, data map[string]any) (*logical.Response, error) {
+	return e.HandleRequest(e.t.Context(), &logical.Request{Operation: operation, Path: path, Data: data, Storage: e.storage})
+}
+
+// do demands that the request succeeds.
+func (e *engine) do(operation logical.Operation, path string, data map[string]any) *logical.Response {
+	e.t.Helper()
+	response, err := e.try(operation, path, data)
+	if err != nil || (response != nil && response.IsError()) {
+		e.t.Fatalf("%s %s: %v %v", operation, path, response, err)
+	}
+	return response
+}
+
+// kept is a lease as Vault keeps it: as JSON.
+func kept(t *testing.T, secret *logical.Secret) *logical.Secret {
+	t.Helper()
+	text, err := json.Marshal(secret.InternalData)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := *secret
+	read.InternalData = nil
+	if err := json.Unmarshal(text, &read.InternalData); err != nil {
+		t.Fatal(err)
+	}
+	return &read
+}
+
+func (e *engine) revokeLease(lease *logical.Secret) error {
+	response, err := e.HandleRequest(e.t.Context(), &logical.Request{Operation: logical.RevokeOperation, Path: "creds/reset", Secret: kept(e.t, lease), Storage: e.storage})
+	if err == nil && response != nil && response.IsError() {
+		e.t.Errorf("a revoke answers with an error response, which Vault would not retry: %v", response.Error())
+	}
+	return err
+}
+
+func TestAMintWritesOnceAndARevokeOnce(t *testing.T) {
+	e := newEngine(t)
+	e.do(logical.ReadOperation, "creds/reset/T-1", nil) // fills the caches
+	for range 3 {
+		e.storage.reads.Store(0)
+		e.storage.writes.Store(0)
+		minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+		if reads, writes := e.storage.reads.Load(), e.storage.writes.Load(); reads != 0 || writes != 1 {
+			t.Errorf("a mint makes %d reads and %d writes, want 0 and 1", reads, writes)
+		}
+		e.storage.reads.Store(0)
+		e.storage.writes.Store(0)
+		if err := e.revokeLease(minted.Secret); err != nil {
+			t.Fatal(err)
+		}
+		if reads, writes := e.storage.reads.Load(), e.storage.writes.Load(); reads != 1 || writes != 1 {
+			t.Errorf("a revoke makes %d reads and %d writes, want 1 and 1", reads, writes)
+		}
+	}
+}
+
+// Leases outlive their role, and a target's provider that has been opened anew.
+func TestRevokeAfterTheRoleIsGone(t *testing.T) {
+	e := newEngine(t)
+	minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	e.do(logical.DeleteOperation, "roles/reset", nil)
+	e.backend = e.open(e.System())
+	if err := e.revokeLease(minted.Secret); err != nil {
+		t.Fatal(err)
+	}
+	if live := e.target.Live(); live != 0 {
+		t.Errorf("%d credentials live", live)
+	}
+}
+
+func TestRevokeFailsAndIsTriedAgain(t *testing.T) {
+	e := newEngine(t)
+	minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	e.target.OnRevoke = func() error { return errors.New("the target broke") }
+	if err := e.revokeLease(minted.Secret); err == nil {
+		t.Error("a revoke succeeded although its target broke")
+	}
+	e.target.OnRevoke = nil
+	if err := e.revokeLease(minted.Secret); err != nil {
+		t.Fatal(err)
+	}
+	if live := e.target.Live(); live != 0 {
+		t.Errorf("%d credentials live", live)
+	}
+}
+
+func TestALeaseThatNamesNothingIsNotRevoked(t *testing.T) {
+	e := newEngine(t)
+	e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	for _, internal := range []map[string]any{
+		{},
+		{"grant_id": "x", "target": "db"},
+		{"grant_id": 5, "target": "db", "handle": map[string]any{"fake_grant": "x"}},
+		{"grant_id": "../config/db", "target": "db", "handle": map[string]any{"fake_grant": "x"}},
+		{"grant_id": ledger.NewID(time.Now()), "target": "nowhere", "handle": map[string]any{"fake_grant": "x"}},
+	} {
+		internal["secret_type"] = secretType
+		if err := e.revokeLease(&logical.Secret{InternalData: internal}); err == nil {
+			t.Errorf("a lease of %v was revoked", internal)
+		}
+	}
+}
+
+// On a standby the first write is refused, before anything is minted, with the
+// error that makes Vault forward the request.
+func TestStandbyForwards(t *testing.T) {
+	e := newEngine(t)
+	e.do(logical.ReadOperation, "creds/reset", nil)
+	live := e.target.Live()
+	e.storage.readOnly.Store(true)
+	for path, operation := range map[string]logical.Operation{
+		"creds/reset/T-1": logical.ReadOperation, "roles/reset": logical.DeleteOperation, "config/new": logical.CreateOperation,
+	} {
+		data := map[string]any{}
+		if operation == logical.CreateOperation {
+			data["type"] = "fake"
+		}
+		if _, err := e.try(operation, path, data); err != logical.ErrReadOnly { //nolint:errorlint // Vault compares it so
+			t.Errorf("%s %s: got %v, want a bare logical.ErrReadOnly", operation, path, err)
+		}
+	}
+	if e.target.Live() != live {
+		t.Error("a standby minted a credential")
+	}
+}
+
+// What another node has written is used once Vault says that it has changed.
+func TestInvalidate(t *testing.T) {
+	e := newEngine(t)
+	other := e.open(e.System())
+	e.do(logical.ReadOperation, "creds/reset", nil)
+	first := e.backend
+	e.backend = other
+	e.do(logical.UpdateOperation, "roles/reset", map[string]any{"resource": "two"})
+	e.backend = first
+	first.InvalidateKey(t.Context(), "roles/reset")
+	if resource := e.do(logical.ReadOperation, "creds/reset", nil).Data["resource"]; resource != "two" {
+		t.Errorf("resource %v after the invalidation, want two", resource)
+	}
+	if err := e.storage.Delete(t.Context(), "config/db"); err != nil {
+		t.Fatal(err)
+	}
+	first.InvalidateKey(t.Context(), "config/db")
+	if response, err := e.try(logical.ReadOperation, "creds/reset", nil); err != nil || !response.IsError() {
+		t.Errorf("a credential of a deleted target was minted: %v %v", response, err)
+	}
+}
+
+// When Vault is gone its system view answers with zeros.
+func TestVaultSaysNothing(t *testing.T) {
+	e := newEngine(t)
+	e.backend = e.open(&logical.StaticSystemView{})
+	if _, err := e.try(logical.ReadOperation, "creds/reset", nil); err == nil {
+		t.Error("a credential was minted for a time that nobody set")
+	}
+	if live := e.target.Live(); live != 0 {
+		t.Errorf("%d credentials live", live)
+	}
+}
+
+func TestLifetime(t *testing.T) {
+	const hour = time.Hour
+	for _, test := range []struct {
+		ttl, maxTTL, requested, mountDefault, mountMax time.Duration
+		want                                           time.Duration
+		warned, refused                                bool
+	}{
+		{0, 0, 0, hour, 24 * hour, hour, false, false},
+		{0, 0, 0, 48 * hour, 24 * hour, 24 * hour, false, false},
+		{0, 30 * time.Minute, 0, hour, 24 * hour, 30 * time.Minute, false, false},
+		{10 * time.Minute, 0, 0, hour, 24 * hour, 10 * time.Minute, false, false},
+		{48 * hour, 0, 0, hour, 24 * hour, 24 * hour, true, false},
+		{0, 0, 2 * hour, hour, 24 * hour, 2 * hour, false, false},
+		{0, 0, 48 * hour, hour, 24 * hour, 24 * hour, true, false},
+		{0, 72 * hour, 48 * hour, hour, 24 * hour, 24 * hour, true, false},
+		{10 * time.Minute, 30 * time.Minute, 30 * time.Minute, hour, 24 * hour, 30 * time.Minute, false, false},
+		{10 * time.Minute, 30 * time.Minute, 30*time.Minute + time.Second, hour, 24 * hour, 0, false, true},
+	} {
+		got, warnings, err := role{TTL: test.ttl, MaxTTL: test.maxTTL}.lifetime(test.requested, &logical.StaticSystemView{DefaultLeaseTTLVal: test.mountDefault, MaxLeaseTTLVal: test.mountMax})
+		if got != test.want || (len(warnings) > 0) != test.warned || (err != nil) != test.refused {
+			t.Errorf("%+v: got %s, %v, %v", test, got, warnings, err)
+		}
+	}
+}
+
+// Readers and writers of the same role and target at once; the race detector
+// looks on.
+func TestReadersAndWritersAtOnce(t *testing.T) {
+	e := newEngine(t)
+	var all sync.WaitGroup
+	for caller := range 8 {
+		all.Go(func() {
+			for i := range 50 {
+				operation, path, data := logical.Operation(logical.ReadOperation), "creds/reset/T-1", map[string]any(nil)
+				switch {
+				case caller == 0:
+					operation, path, data = logical.UpdateOperation, "roles/reset", map[string]any{"resource": fmt.Sprint(i)}
+				case caller == 1:
+					operation, path, data = logical.UpdateOperation, "config/db", map[string]any{"type": "fake"}
+				}
+				response, err := e.try(operation, path, data)
+				if err != nil || (response != nil && response.IsError()) {
+					t.Errorf("%s %s: %v %v", operation, path, response, err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	if live := e.target.Live(); live != 300 {
+		t.Errorf("%d credentials live, want 300", live)
+	}
+}
+
+func TestASensitiveFieldIsNotReadBack(t *testing.T) {
+	e := newEngine(t)
+	if answer := fmt.Sprint(e.do(logical.ReadOperation, "config/db", nil).Data); strings.Contains(answer, "hunter2") {
+		t.Errorf("the target reads as %s", answer)
+	}
+}
+
+// Every path explains itself, to people and to generators of clients.
+func TestEveryPathIsDocumented(t *testing.T) {
+	b, err := newBackend(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView(), BackendUUID: "uuid"}, registry.Types(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range b.Paths {
+		if path.HelpSynopsis == "" || path.HelpDescription == "" {
+			t.Errorf("%s has no help", path.Pattern)
+		}
+		if path.DisplayAttrs == nil || path.DisplayAttrs.OperationPrefix != operationPrefix || path.DisplayAttrs.OperationSuffix == "" {
+			t.Errorf("%s has no OpenAPI display attributes", path.Pattern)
+		}
+		for name, field := range path.Fields {
+			if field.Description == "" || field.DisplayAttrs == nil || field.DisplayAttrs.Name == "" {
+				t.Errorf("%s: field %s has no description or display name", path.Pattern, name)
+			}
+			if strings.Contains(name, "secret") && !isSensitive(field) {
+				t.Errorf("%s: field %s is not sensitive", path.Pattern, name)
+			}
+		}
+		for operation, handler := range path.Operations {
+			if handler.Properties().Summary == "" {
+				t.Errorf("%s: %s has no summary", path.Pattern, operation)
+			}
+		}
+	}
+}
+
+// FuzzGuard: whatever data a request carries, only strings that are durations
+// of a second or more get through, and nothing that the path does not know.
+func FuzzGuard(f *testing.F) {
+	for _, seed := range []string{`{"ttl":"5m"}`, `{"ttl":["5m","6m"]}`, `{"ttl":1e99}`, `{"ttl":"-1"}`, `{"ttl":null}`, `{"role":"x"}`, `{"ttl":"18446744073709551616"}`, `{"ttl":"0.5s"}`, `{"\u0000":1}`} {
+		f.Add(seed)
+	}
+	b, err := newBackend(f.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: logical.TestSystemView()}, registry.Types(), time.Now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	path := b.Route("creds/upload/T-1")
+	f.Fuzz(func(t *testing.T, text string) {
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.UseNumber()
+		var data map[string]any
+		if decoder.Decode(&data) != nil {
+			return
+		}
+		if guard(path, b.captured[path], &logical.Request{Operation: logical.ReadOperation, Data: data}) != nil {
+			return
+		}
+		for name := range data {
+			if name != "ttl" {
+				t.Fatalf("field %q got through", name)
+			}
+			fields := &framework.FieldData{Raw: data, Schema: path.Fields}
+			if ttl, ok := fields.GetOk("ttl"); !ok || ttl.(int) < 1 {
+				t.Fatalf("%q is a ttl of %v s", text, ttl)
+			}
+		}
+	})
+}

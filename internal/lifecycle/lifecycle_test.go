@@ -1,0 +1,222 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+)
+
+// world is a manager, its storage and a target, with a clock that stands still.
+type world struct {
+	*Manager
+	t       *testing.T
+	storage *logical.InmemStorage
+	target  *providertest.Fake
+	clock   time.Time
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, storage: &logical.InmemStorage{}, target: &providertest.Fake{}, clock: time.Date(2026, 3, 29, 1, 59, 59, 250_000_000, time.UTC)}
+	w.Manager = &Manager{Log: hclog.NewNullLogger(), Now: func() time.Time { return w.clock }}
+	return w
+}
+
+func (w *world) order(ttl time.Duration) Order {
+	w.t.Helper()
+	granted, err := scope.New("s3:PutObject", "arn:aws:s3:::releases/app/*")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return Order{Provider: w.target, Target: "store", Role: "upload", Task: "T-1", Scope: granted, TTL: ttl}
+}
+
+// only reads the one grant that the ledger has.
+func (w *world) only() ledger.Grant {
+	w.t.Helper()
+	keys, err := logical.CollectKeysWithPrefix(w.t.Context(), w.storage, ledger.Prefix)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if len(keys) != 1 {
+		w.t.Fatalf("the ledger has %d grants, want 1", len(keys))
+	}
+	grant, err := ledger.Get(w.t.Context(), w.storage, keys[0][len(ledger.Prefix)+9:])
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return grant
+}
+
+func (w *world) expect(live int, state ledger.State, ending string) {
+	w.t.Helper()
+	if got := w.target.Live(); got != live {
+		w.t.Errorf("%d credentials live, want %d", got, live)
+	}
+	if grant := w.only(); grant.State != state || grant.Ending != ending {
+		w.t.Errorf("the ledger says %q (%q), want %q (%q)", grant.State, grant.Ending, state, ending)
+	}
+}
+
+func TestIssueAndEnd(t *testing.T) {
+	w := newWorld(t)
+	issued, err := w.Issue(t.Context(), w.storage, w.order(10*time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := time.Date(2026, 3, 29, 2, 10, 0, 0, time.UTC); !issued.Grant.ExpiresAt.Equal(want) {
+		t.Errorf("expires at %s, want %s", issued.Grant.ExpiresAt, want)
+	}
+	if issued.Lease != 10*time.Minute {
+		t.Errorf("lease of %s, want 10m", issued.Lease)
+	}
+	w.expect(1, ledger.Pending, "")
+	for range 2 {
+		if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); err != nil {
+			t.Fatal(err)
+		}
+		w.expect(0, ledger.Ended, "lease revoked")
+	}
+}
+
+func TestEndAfterExpiry(t *testing.T) {
+	w := newWorld(t)
+	issued, err := w.Issue(t.Context(), w.storage, w.order(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.clock = issued.Grant.ExpiresAt
+	if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(0, ledger.Ended, "lease expired")
+}
+
+// The shortest lease is one second: 0 would be the mount's default to Vault.
+func TestShortestLease(t *testing.T) {
+	w := newWorld(t)
+	w.target.OnMint = func() error { w.clock = w.clock.Add(1500 * time.Millisecond); return nil }
+	issued, err := w.Issue(t.Context(), w.storage, w.order(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if issued.Lease != time.Second {
+		t.Errorf("lease of %s, want 1s", issued.Lease)
+	}
+}
+
+func TestMintTakesLongerThanTheCredentialLives(t *testing.T) {
+	w := newWorld(t)
+	w.target.OnMint = func() error { w.clock = w.clock.Add(5 * time.Second); return nil }
+	if _, err := w.Issue(t.Context(), w.storage, w.order(time.Second)); !errors.Is(err, ErrTooLate) {
+		t.Errorf("got %v, want ErrTooLate", err)
+	}
+	w.expect(0, ledger.Failed, "minting took longer than the credential's life")
+}
+
+func TestCallerHangsUp(t *testing.T) {
+	w := newWorld(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	w.target.OnMint = func() error { cancel(); return nil }
+	if _, err := w.Issue(ctx, w.storage, w.order(time.Minute)); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+	w.expect(0, ledger.Failed, "the caller hung up")
+}
+
+func TestMintFailsHalfway(t *testing.T) {
+	w := newWorld(t)
+	broken := errors.New("the target broke")
+	w.target.OnMint = func() error { return broken }
+	if _, err := w.Issue(t.Context(), w.storage, w.order(time.Minute)); !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+	w.expect(0, ledger.Failed, "mint failed")
+}
+
+// What can't be ended stays pending, so that it is not forgotten.
+func TestMintFailsAndSoDoesItsEnd(t *testing.T) {
+	w := newWorld(t)
+	broken := errors.New("the target broke")
+	w.target.OnMint = func() error { return broken }
+	w.target.OnRevoke = func() error { return broken }
+	if _, err := w.Issue(t.Context(), w.storage, w.order(time.Minute)); !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+	w.expect(1, ledger.Pending, "")
+}
+
+func TestEndFailsAndIsTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	issued, err := w.Issue(t.Context(), w.storage, w.order(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	broken := errors.New("the target broke")
+	w.target.OnRevoke = func() error { return broken }
+	if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+	w.expect(1, ledger.Pending, "")
+	w.target.OnRevoke = nil
+	if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(0, ledger.Ended, "lease revoked")
+}
+
+// A lease outlives what the ledger remembers.
+func TestEndOfAGrantThatTheLedgerHasLost(t *testing.T) {
+	w := newWorld(t)
+	issued, err := w.Issue(t.Context(), w.storage, w.order(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := logical.ClearView(t.Context(), w.storage); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); err != nil {
+		t.Fatal(err)
+	}
+	if live := w.target.Live(); live != 0 {
+		t.Errorf("%d credentials live", live)
+	}
+}
+
+// Nothing is minted that could not be written down first.
+func TestStorageRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.storage.Underlying() // makes it
+	w.storage.FailPut(true)
+	if _, err := w.Issue(t.Context(), w.storage, w.order(time.Minute)); err == nil {
+		t.Error("a credential was minted that the ledger does not know")
+	}
+	if live := w.target.Live(); live != 0 {
+		t.Errorf("%d credentials live", live)
+	}
+}
+
+// empty is a provider that compiles nothing.
+type empty struct{ *providertest.Fake }
+
+func (empty) Compile(scope.Scope, provider.Bounds) (provider.Policy, error) { return "", nil }
+
+func TestAnEmptyPolicyIsNotMinted(t *testing.T) {
+	w := newWorld(t)
+	order := w.order(time.Minute)
+	order.Provider = empty{w.target}
+	if _, err := w.Issue(t.Context(), w.storage, order); err == nil {
+		t.Error("a credential was minted without a policy")
+	}
+	if live := w.target.Live(); live != 0 {
+		t.Errorf("%d credentials live", live)
+	}
+}

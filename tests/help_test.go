@@ -1,0 +1,76 @@
+package tests
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestPathHelp(t *testing.T) {
+	m := newMount(t)
+	for path, says := range map[string][]string{
+		"":                    {"one action on one", "creds/"},
+		"config":              {"List the targets"},
+		"config/x":            {"endpoint (string)", "secret_key (string)", "verify_connection (bool)"},
+		"roles":               {"List the roles"},
+		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly"},
+		"creds/x":             {"ttl (duration (sec))", "not renewable"},
+		"creds/upload/JIRA-1": {"task (string)", "lease revoke -prefix"},
+	} {
+		output, err := servers.Vault.Command(t.Context(), "path-help", m.path+"/"+path).CombinedOutput()
+		if err != nil {
+			t.Errorf("path-help %s: %v\n%s", path, err, output)
+		}
+		for _, part := range says {
+			if !strings.Contains(string(output), part) {
+				t.Errorf("path-help %s does not say %q:\n%s", path, part, output)
+			}
+		}
+	}
+}
+
+// The OpenAPI document names every operation of the engine once, as its own,
+// and marks what is secret.
+func TestOpenAPI(t *testing.T) {
+	m := newMount(t)
+	secret, err := m.Logical().ReadWithContext(t.Context(), "sys/internal/specs/openapi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(secret.Data["paths"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths map[string]map[string]json.RawMessage
+	if err := json.Unmarshal(text, &paths); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for path, item := range paths {
+		if !strings.HasPrefix(path, "/"+m.path+"/") {
+			continue
+		}
+		for _, method := range []string{"get", "post", "delete"} {
+			if item[method] == nil {
+				continue
+			}
+			var operation struct{ OperationID string }
+			if err := json.Unmarshal(item[method], &operation); err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, operation.OperationID)
+		}
+	}
+	slices.Sort(names)
+	want := []string{
+		"precision-delete-role", "precision-delete-target",
+		"precision-generate-credentials", "precision-generate-credentials-for-task",
+		"precision-generate-credentials-for-task-with-parameters", "precision-generate-credentials-with-parameters",
+		"precision-list-roles", "precision-list-targets",
+		"precision-read-role", "precision-read-target", "precision-write-role", "precision-write-target",
+	}
+	if !slices.Equal(names, want) {
+		t.Errorf("operations %v, want %v", names, want)
+	}
+}
