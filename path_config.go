@@ -146,31 +146,27 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 		return refuse(err)
 	}
 
-	b.definitions.Lock()
-	defer b.definitions.Unlock()
-	switch before, err := readTarget(ctx, req.Storage, name); {
-	case errors.Is(err, errNoTarget):
-	case err != nil:
-		return refuse(err)
-	case before.Type != kind.Name:
-		return refuse(invalid.Field("type", kind.Name, fmt.Sprintf("target %q is of type %s", name, before.Type), "choose another name, or delete the target first"))
-	}
 	configured, err := b.open(target{Type: kind.Name, Settings: settings})
 	if err != nil {
 		return refuse(err)
 	}
 	var response *logical.Response
-	if verifier, able := configured.provider.(provider.Verifier); able && data.Get("verify_connection").(bool) {
-		limited, cancel := context.WithTimeout(ctx, verifyTimeout)
-		defer cancel()
-		verification, err := verifier.Verify(limited)
+	if data.Get("verify_connection").(bool) {
+		verification, err := verify(ctx, configured.provider)
 		if err != nil {
 			return refuse(err)
 		}
-		configured.Facts = verification.Facts
+		if configured, err = b.open(target{Type: kind.Name, Settings: settings, Facts: verification.Facts}); err != nil {
+			return refuse(err)
+		}
 		if len(verification.Warnings) > 0 {
 			response = &logical.Response{Warnings: verification.Warnings}
 		}
+	}
+	b.definitions.Lock()
+	defer b.definitions.Unlock()
+	if err := b.targetStays(ctx, req.Storage, name, configured); err != nil {
+		return refuse(err)
 	}
 	entry, err := logical.StorageEntryJSON(configPrefix+name, configured.target)
 	if err != nil {
@@ -181,6 +177,65 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	}
 	b.targets.drop(name)
 	return response, nil
+}
+
+// verify tries a target's connection, where its provider can.
+func verify(ctx context.Context, tried provider.Provider) (provider.Verification, error) {
+	verifier, able := tried.(provider.Verifier)
+	if !able {
+		return provider.Verification{}, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
+	return verifier.Verify(limited)
+}
+
+// targetStays refuses to let a target of that name become another system while
+// grants live on it: there, revoking them would find nothing and call them dead.
+func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name string, after openTarget) error {
+	stored, err := readTarget(ctx, storage, name)
+	if errors.Is(err, errNoTarget) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if stored.Type != after.Type {
+		return invalid.Field("type", after.Type, fmt.Sprintf("target %q is of type %s", name, stored.Type), "choose another name, or delete the target first")
+	}
+	before, err := b.open(stored)
+	if err != nil {
+		return err
+	}
+	if identity(before.provider) == identity(after.provider) {
+		return nil
+	}
+	live, err := b.liveGrants(ctx, storage, name)
+	if err != nil {
+		return err
+	}
+	if live > 0 {
+		return invalid.Field("target", name, fmt.Sprintf("%d live grants are on %s, and this would point it to %s", live, identity(before.provider), identity(after.provider)),
+			"revoke their leases first, or choose another name")
+	}
+	return nil
+}
+
+func identity(known provider.Provider) string {
+	if identified, able := known.(provider.Identified); able {
+		return identified.Identity()
+	}
+	return ""
+}
+
+// liveGrants counts the grants that live on a target.
+func (b *backend) liveGrants(ctx context.Context, storage logical.Storage, name string) (int, error) {
+	live, err := ledger.Live(ctx, storage, b.grants.Now())
+	if err != nil {
+		return 0, err
+	}
+	live = slices.DeleteFunc(live, func(grant ledger.Grant) bool { return grant.Target != name })
+	return len(live), nil
 }
 
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -224,13 +279,12 @@ func (b *backend) targetUnused(ctx context.Context, storage logical.Storage, nam
 			return invalid.Field("target", name, fmt.Sprintf("role %q uses it", roleName), remedy)
 		}
 	}
-	live, err := ledger.Live(ctx, storage, b.grants.Now())
+	live, err := b.liveGrants(ctx, storage, name)
 	if err != nil {
 		return err
 	}
-	live = slices.DeleteFunc(live, func(grant ledger.Grant) bool { return grant.Target != name })
-	if len(live) > 0 {
-		return invalid.Field("target", name, fmt.Sprintf("%d live grants are on it", len(live)), remedy)
+	if live > 0 {
+		return invalid.Field("target", name, fmt.Sprintf("%d live grants are on it", live), remedy)
 	}
 	return nil
 }
@@ -244,5 +298,6 @@ connection is tried first, and nothing is stored where it fails, unless
 verify_connection=false. Secrets are stored sealed and never read back.
 
 A target that roles name or that live grants are on is only deleted with
-force=true.
+force=true, and a target that live grants are on can't be pointed to another
+system.
 `

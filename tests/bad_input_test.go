@@ -216,6 +216,24 @@ func TestTargetInUseIsKept(t *testing.T) {
 	}
 }
 
+// A target with live grants stays what it is: elsewhere, revoking them would
+// find nothing and call them dead.
+func TestTargetWithGrantsStays(t *testing.T) {
+	m := newMount(t)
+	minted := m.mint(onStore + "/JIRA-1")
+	elsewhere := with(m.storeConfig(), map[string]any{"endpoint": "http://127.0.0.1:1", "verify_connection": false})
+	_, err := m.Logical().WriteWithContext(t.Context(), m.path+"/config/store", elsewhere)
+	if text := refusal(t, err); !strings.Contains(text, "1 live grant") || !strings.Contains(text, "127.0.0.1:1") {
+		t.Errorf("%q does not say what is in the way", text)
+	}
+	m.write("config/store", m.storeConfig()) // the same system again
+	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err != nil {
+		t.Fatal(err)
+	}
+	denied(t, "the session", minted.inStore(t.Context()))
+	m.write("config/store", elsewhere)
+}
+
 func TestRoleIsUpdatedAndPatched(t *testing.T) {
 	m := newMount(t)
 	expect := func(want string) {

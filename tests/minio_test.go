@@ -96,6 +96,23 @@ func TestStoreSessionDiesOnRevoke(t *testing.T) {
 	allowed(t, "another session of the same task", other.inStore(t.Context()))
 }
 
+// A store that has been restarted has its sessions on disk only, and revoking
+// one that it has not loaded yet does nothing, without a word.
+func TestStoreSessionDiesOnRevokeAfterARestart(t *testing.T) {
+	m := newMount(t)
+	used, unused := m.mint(onStore+"/JIRA-1"), m.mint(onStore+"/JIRA-2")
+	if err := servers.Store.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the store answers after its restart", 30*time.Second, func() bool { return used.inStore(t.Context()) == nil })
+	for _, session := range []credential{used, unused} {
+		if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(session.LeaseID)); err != nil {
+			t.Fatal(err)
+		}
+		denied(t, "a session from before the restart", session.inStore(t.Context()))
+	}
+}
+
 func TestStoreSessionEndsByItself(t *testing.T) {
 	m := newMount(t)
 	minted := m.mint(onStore+"/JIRA-1", "ttl=2s")

@@ -40,6 +40,13 @@ type Verifier interface {
 	Verify(ctx context.Context) (Verification, error)
 }
 
+// Identified is a Provider that knows which system it speaks to.
+type Identified interface {
+	// Identity tells this system from any other of its kind, and stays the same
+	// when credentials or settings change; empty where it is not known.
+	Identity() string
+}
+
 // Verification is what Verify learnt.
 type Verification struct {
 	Facts    Facts    // kept with the target and given to Type.Open

@@ -77,11 +77,7 @@ func (l *Lab) Stop() {
 }
 
 // StopVault ends Vault alone.
-func (l *Lab) StopVault() {
-	last := len(l.processes) - 1 // Vault is the last that is started
-	l.processes[last].stop()
-	l.processes = l.processes[:last]
-}
+func (l *Lab) StopVault() { l.Vault.server.stop() }
 
 // run starts a server that belongs to the lab.
 func (l *Lab) run(name, binary string, environment []string, arguments ...string) (*process, error) {

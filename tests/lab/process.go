@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -26,10 +27,11 @@ type process struct {
 	command *exec.Cmd
 	log     *os.File
 	ended   chan struct{}
+	once    sync.Once
 }
 
 func startProcess(folder, name, binary string, environment []string, arguments ...string) (*process, error) {
-	log, err := os.Create(filepath.Join(folder, name+".log"))
+	log, err := os.OpenFile(filepath.Join(folder, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -50,8 +52,13 @@ func startProcess(folder, name, binary string, environment []string, arguments .
 	return started, nil
 }
 
-// stop asks the process to end, and kills what is left of its group.
+// stop asks the process to end, and kills what is left of its group. Stopping
+// it again does nothing.
 func (p *process) stop() {
+	p.once.Do(p.end)
+}
+
+func (p *process) end() {
 	_ = syscall.Kill(p.command.Process.Pid, syscall.SIGTERM)
 	select {
 	case <-p.ended:

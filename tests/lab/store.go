@@ -23,6 +23,9 @@ type Store struct {
 	Endpoint string
 	Root     Key // the administrator
 	Engine   Key // the user that the engine is configured with
+
+	server *process
+	start  func() (*process, error)
 }
 
 // Key is an access key. Token is empty but for a session.
@@ -48,13 +51,12 @@ func (l *Lab) startStore(ctx context.Context) error {
 		Root:     Key{Access: "administrator", Secret: "lab-administrator-secret"},
 		Engine:   Key{Access: "precision-engine", Secret: "lab-engine-secret"},
 	}
-	server, err := l.run("minio", binary,
-		[]string{"MINIO_ROOT_USER=" + store.Root.Access, "MINIO_ROOT_PASSWORD=" + store.Root.Secret, "MINIO_BROWSER=off", "MINIO_UPDATE=off"},
-		"server", "--quiet", "--address", address, "--console-address", fmt.Sprintf("127.0.0.1:%d", ports[1]), filepath.Join(l.Folder, "minio"))
-	if err != nil {
-		return err
+	store.start = func() (*process, error) {
+		return l.run("minio", binary,
+			[]string{"MINIO_ROOT_USER=" + store.Root.Access, "MINIO_ROOT_PASSWORD=" + store.Root.Secret, "MINIO_BROWSER=off", "MINIO_UPDATE=off"},
+			"server", "--quiet", "--address", address, "--console-address", fmt.Sprintf("127.0.0.1:%d", ports[1]), filepath.Join(l.Folder, "minio"))
 	}
-	if err := server.ready(ctx, store.Endpoint+"/minio/health/ready"); err != nil {
+	if err := store.Restart(ctx); err != nil {
 		return err
 	}
 	l.Store = store
@@ -69,6 +71,19 @@ func (l *Lab) startStore(ctx context.Context) error {
 		}
 	}
 	return makeBuckets(ctx, store.S3(store.Root))
+}
+
+// Restart stops the server, if it runs, and starts it with what it has on disk.
+func (s *Store) Restart(ctx context.Context) error {
+	if s.server != nil {
+		s.server.stop()
+	}
+	server, err := s.start()
+	if err != nil {
+		return err
+	}
+	s.server = server
+	return server.ready(ctx, s.Endpoint+"/minio/health/ready")
 }
 
 // importUser makes the engine's user through the admin API's import of users

@@ -24,6 +24,8 @@ type Vault struct {
 	Audit   string // path of the audit log
 	Log     string // path of the server's log
 	Plugins string // the plugin folder
+
+	server *process
 }
 
 const vaultConfig = `
@@ -77,7 +79,7 @@ func (l *Lab) startVault(ctx context.Context, plugin string) error {
 		return err
 	}
 	client.ClearToken() // whatever the environment says
-	l.Vault = &Vault{Address: address, Client: client, Binary: binary, Audit: filepath.Join(l.Folder, "audit.log"), Log: server.log.Name(), Plugins: plugins}
+	l.Vault = &Vault{Address: address, Client: client, Binary: binary, Audit: filepath.Join(l.Folder, "audit.log"), Log: server.log.Name(), Plugins: plugins, server: server}
 	return l.Vault.setUp(ctx, plugin)
 }
 

@@ -153,6 +153,9 @@ func (a *account) Revoke(ctx context.Context, handle provider.Handle) error {
 	return a.client.deleteUser(ctx, handle)
 }
 
+// Identity implements provider.Identified.
+func (a *account) Identity() string { return a.id }
+
 // Verify implements provider.Verifier.
 func (a *account) Verify(ctx context.Context) (provider.Verification, error) {
 	caller, err := a.client.callerIdentity(ctx)

@@ -104,13 +104,34 @@ func (c *client) revokeTokens(ctx context.Context, user, revokeType string) erro
 		return errors.New("minio: RevokeTokens: the handle names no session") // an empty type would end all of the user's
 	}
 	query := url.Values{"user": {user}, "tokenRevokeType": {revokeType}}
-	_, err := c.admin(ctx, http.MethodPost, "/minio/admin/v3/revoke-tokens/builtin", query)
+	_, err := c.admin(ctx, c.credentials(), http.MethodPost, "/minio/admin/v3/revoke-tokens/builtin", query)
 	return err
+}
+
+// answersTo says whether the store still knows an access key: it asks in that
+// key's name without knowing its secret, and looks at why it is refused. As a
+// side effect a store that has the session on disk only, as after a restart,
+// loads it, and only then does revokeTokens find it.
+func (c *client) answersTo(ctx context.Context, accessKey string) (bool, error) {
+	_, err := c.admin(ctx, aws.Credentials{AccessKeyID: accessKey, SecretAccessKey: "unknown"}, http.MethodGet, accountInfo, nil)
+	var refusal *apiError
+	switch {
+	case err == nil:
+		return true, nil
+	case !errors.As(err, &refusal) || refusal.status >= http.StatusInternalServerError:
+		return false, err
+	default:
+		return refusal.code != "InvalidAccessKeyId", nil
+	}
+}
+
+func (c *client) credentials() aws.Credentials {
+	return aws.Credentials{AccessKeyID: c.accessKey, SecretAccessKey: c.secretKey}
 }
 
 // isAdministrator says whether the store's user has administrator rights.
 func (c *client) isAdministrator(ctx context.Context) (bool, error) {
-	body, err := c.admin(ctx, http.MethodGet, "/minio/admin/v3/accountinfo", nil)
+	body, err := c.admin(ctx, c.credentials(), http.MethodGet, accountInfo, nil)
 	if err != nil {
 		return false, err
 	}
@@ -144,10 +165,12 @@ func (e *apiError) Error() string {
 	return fmt.Sprintf("minio: %s: %s (status %d)", e.call, e.code, e.status)
 }
 
+const accountInfo = "/minio/admin/v3/accountinfo"
+
 // maxAnswer is more than any answer that the engine reads has, in bytes.
 const maxAnswer = 1 << 20
 
-func (c *client) admin(ctx context.Context, method, path string, query url.Values) ([]byte, error) {
+func (c *client) admin(ctx context.Context, signedBy aws.Credentials, method, path string, query url.Values) ([]byte, error) {
 	target := *c.endpoint
 	target.Path, target.RawQuery = path, query.Encode()
 	request, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
@@ -157,7 +180,6 @@ func (c *client) admin(ctx context.Context, method, path string, query url.Value
 	empty := sha256.Sum256(nil)
 	payload := hex.EncodeToString(empty[:])
 	request.Header.Set("X-Amz-Content-Sha256", payload)
-	signedBy := aws.Credentials{AccessKeyID: c.accessKey, SecretAccessKey: c.secretKey}
 	if err := c.signer.SignHTTP(ctx, signedBy, request, payload, "s3", c.region, time.Now()); err != nil {
 		return nil, fmt.Errorf("minio: %s: signing: %w", path, err)
 	}

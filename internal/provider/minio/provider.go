@@ -4,7 +4,9 @@ package minio
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"time"
 
@@ -24,6 +26,7 @@ const shortestSession = 900 * time.Second
 const (
 	handleParent     = "parent"            // the user whose session it is
 	handleRevokeType = "token_revoke_type" // marks the session for RevokeTokens
+	handleAccessKey  = "access_key"        // the session's; only after Mint
 )
 
 // Type describes the provider to the registry.
@@ -124,21 +127,42 @@ func (m *minio) Mint(ctx context.Context, handle provider.Handle, policy provide
 	if err != nil {
 		return provider.Credential{}, err
 	}
+	minted := maps.Clone(handle)
+	minted[handleAccessKey] = *session.AccessKeyId
 	return provider.Credential{
 		Fields: map[string]any{
 			"access_key":    *session.AccessKeyId,
 			"secret_key":    *session.SecretAccessKey,
 			"session_token": *session.SessionToken,
 		},
-		Handle: handle,
+		Handle: minted,
 	}, nil
 }
 
-// Revoke implements provider.Provider, in one call: the store forgets the
-// session, and refuses it from then on.
+// Revoke implements provider.Provider: the store forgets the session, and is
+// then asked whether it has. It says yes to a revocation that found nothing,
+// and it finds only the sessions that it has in memory: after a restart those
+// that have been asked for since.
 func (m *minio) Revoke(ctx context.Context, handle provider.Handle) error {
-	return m.client.revokeTokens(ctx, handle[handleParent], handle[handleRevokeType])
+	const attempts = 3 // the second finds what the question has loaded
+	for range attempts {
+		if err := m.client.revokeTokens(ctx, handle[handleParent], handle[handleRevokeType]); err != nil {
+			return err
+		}
+		if handle[handleAccessKey] == "" {
+			return nil // the answer to the mint was lost, so nobody holds the session
+		}
+		alive, err := m.client.answersTo(ctx, handle[handleAccessKey])
+		if err != nil || !alive {
+			return err
+		}
+	}
+	return errors.New("minio: the store still answers to the session after it has been revoked")
 }
+
+// Identity implements provider.Identified. MinIO tells nobody but administrators
+// which deployment it is, so a store is known by its address.
+func (m *minio) Identity() string { return m.client.endpoint.Host }
 
 // Verify implements provider.Verifier: it opens and ends a session that may do
 // nothing, which is all that the engine will ever ask of the store.
