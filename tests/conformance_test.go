@@ -83,15 +83,17 @@ func sessionsLeft(ctx context.Context, _ string, swallowed [][]byte) ([]string, 
 	for _, body := range swallowed {
 		var answer struct {
 			Session struct {
-				AccessKeyId, SecretAccessKey, SessionToken string
+				AccessKeyID     string `xml:"AccessKeyId"`
+				SecretAccessKey string
+				SessionToken    string
 			} `xml:"AssumeRoleResult>Credentials"`
 		}
-		if xml.Unmarshal(body, &answer) != nil || answer.Session.AccessKeyId == "" {
+		if xml.Unmarshal(body, &answer) != nil || answer.Session.AccessKeyID == "" {
 			continue // the answer to another call
 		}
-		lost := credential{key: lab.Key{Access: answer.Session.AccessKeyId, Secret: answer.Session.SecretAccessKey, Token: answer.Session.SessionToken}}
+		lost := credential{key: lab.Key{Access: answer.Session.AccessKeyID, Secret: answer.Session.SecretAccessKey, Token: answer.Session.SessionToken}}
 		if !refused(lost.inStore(ctx)) {
-			left = append(left, answer.Session.AccessKeyId)
+			left = append(left, answer.Session.AccessKeyID)
 		}
 	}
 	return left, nil
