@@ -41,8 +41,10 @@ type backend struct {
 	targets cache[openTarget]
 	roles   cache[role]
 	// definitions is held while a target or a role is written or deleted, so
-	// that no role is left without its target.
-	definitions sync.Mutex
+	// that no role is left without its target; and, for reading, from the time
+	// that a mint looks its target up until its grant is in the ledger, so that
+	// a target is not deleted or moved under a grant that it can't see yet.
+	definitions sync.RWMutex
 }
 
 // Factory makes the engine for one mount. It has no side effects.

@@ -39,9 +39,9 @@ func checkName(field, value string, longest int) error {
 	return nil
 }
 
-// maxDuration is longer than any lease that Vault can be set to give, and short
-// enough that no sum of two overflows.
-const maxDuration = 100 * 365 * 24 * time.Hour
+// maxDuration is longer than a credential for one task can have to live, and as
+// long as a session may be on MinIO.
+const maxDuration = 365 * 24 * time.Hour
 
 // checkDuration reads a duration as Vault does. The framework would turn 500ms
 // into 0, and 0 into "not set".
@@ -71,6 +71,9 @@ func guard(path *framework.Path, captured []string, req *logical.Request) error 
 		}
 		if slices.Contains(captured, name) {
 			return invalid.Hidden(fmt.Sprintf("field %q", name), "it is part of the path", "leave it out of the data")
+		}
+		if !schema.Query && slices.Contains([]logical.Operation{logical.ReadOperation, logical.ListOperation, logical.DeleteOperation}, req.Operation) {
+			return invalid.Hidden(fmt.Sprintf("field %q", name), fmt.Sprintf("a %s does not take it", req.Operation), "leave it out")
 		}
 		raw := req.Data[name]
 		if raw == nil && req.Operation == logical.PatchOperation {

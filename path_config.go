@@ -150,7 +150,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return refuse(err)
 	}
-	var response *logical.Response
+	var response logical.Response
 	if data.Get("verify_connection").(bool) {
 		verification, err := verify(ctx, configured.provider)
 		if err != nil {
@@ -159,8 +159,11 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 		if configured, err = b.open(target{Type: kind.Name, Settings: settings, Facts: verification.Facts}); err != nil {
 			return refuse(err)
 		}
-		if len(verification.Warnings) > 0 {
-			response = &logical.Response{Warnings: verification.Warnings}
+		response.Warnings = verification.Warnings
+	} else {
+		response.AddWarning("the connection was not tried")
+		if identified, able := configured.provider.(provider.Identified); able && identified.Identity() == "" {
+			response.AddWarning("roles of this target are refused until it has been written with verify_connection=true: which system it is was not asked")
 		}
 	}
 	b.definitions.Lock()
@@ -172,11 +175,15 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return nil, fmt.Errorf("encoding target %q: %w", name, err)
 	}
-	if err := req.Storage.Put(ctx, entry); err != nil {
+	err = req.Storage.Put(ctx, entry)
+	b.targets.drop(name) // on an error too: storage may have taken the write
+	if err != nil {
 		return refuse(fmt.Errorf("writing target %q: %w", name, err))
 	}
-	b.targets.drop(name)
-	return response, nil
+	if len(response.Warnings) == 0 {
+		return nil, nil
+	}
+	return &response, nil
 }
 
 // verify tries a target's connection, where its provider can.
@@ -243,9 +250,6 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 	if err != nil {
 		return refuse(err)
 	}
-	if given := slices.Sorted(maps.Keys(req.Data)); len(given) > 0 && !slices.Equal(given, []string{"force"}) {
-		return refuse(invalid.Hidden(invalid.OneOf(given), "a delete takes force only", "leave it out"))
-	}
 	b.definitions.Lock()
 	defer b.definitions.Unlock()
 	if !data.Get("force").(bool) {
@@ -253,10 +257,11 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 			return refuse(err)
 		}
 	}
-	if err := req.Storage.Delete(ctx, configPrefix+name); err != nil {
+	err = req.Storage.Delete(ctx, configPrefix+name)
+	b.targets.drop(name)
+	if err != nil {
 		return refuse(fmt.Errorf("deleting target %q: %w", name, err))
 	}
-	b.targets.drop(name)
 	return nil, nil
 }
 

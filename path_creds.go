@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -71,10 +72,14 @@ func (b *backend) pathCreds() []*framework.Path {
 }
 
 func (b *backend) mint(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	b.definitions.RLock()
+	recorded := sync.OnceFunc(b.definitions.RUnlock)
+	defer recorded()
 	order, warnings, err := b.order(ctx, req, data)
 	if err != nil {
 		return refuse(err)
 	}
+	order.Recorded = recorded
 	issued, err := b.grants.Issue(ctx, req.Storage, order)
 	if err != nil {
 		return refuse(err)

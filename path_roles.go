@@ -122,8 +122,12 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 		"target":   stored.Target,
 		"action":   stored.Action,
 		"resource": stored.Resource,
-		"ttl":      int64(stored.TTL / time.Second),
-		"max_ttl":  int64(stored.MaxTTL / time.Second),
+	}
+	// One that is not set is left out, so that what is read can be written.
+	for name, duration := range map[string]time.Duration{"ttl": stored.TTL, "max_ttl": stored.MaxTTL} {
+		if duration != 0 {
+			answer[name] = int64(duration / time.Second)
+		}
 	}
 	for name, value := range stored.Options {
 		answer[name] = value
@@ -165,10 +169,11 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return nil, fmt.Errorf("encoding role %q: %w", name, err)
 	}
-	if err := req.Storage.Put(ctx, entry); err != nil {
+	err = req.Storage.Put(ctx, entry)
+	b.roles.drop(name) // on an error too: storage may have taken the write
+	if err != nil {
 		return refuse(fmt.Errorf("writing role %q: %w", name, err))
 	}
-	b.roles.drop(name)
 	return b.roleWarnings(changed), nil
 }
 
@@ -223,6 +228,9 @@ func (b *backend) roleTarget(ctx context.Context, storage logical.Storage, name 
 func (b *backend) roleWarnings(stored role) *logical.Response {
 	mountMax := b.System().MaxLeaseTTL()
 	var response logical.Response
+	if mountMax <= 0 {
+		return nil // Vault did not say
+	}
 	if stored.TTL > mountMax {
 		response.AddWarning(fmt.Sprintf("ttl of %s is longer than the mount's maximum, %s: credentials will be cut to that", stored.TTL, mountMax))
 	}
@@ -240,15 +248,13 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *fr
 	if err != nil {
 		return refuse(err)
 	}
-	if len(req.Data) > 0 {
-		return refuse(invalid.Hidden(invalid.OneOf(slices.Sorted(maps.Keys(req.Data))), "a delete takes no fields", "leave it out"))
-	}
 	b.definitions.Lock()
 	defer b.definitions.Unlock()
-	if err := req.Storage.Delete(ctx, rolePrefix+name); err != nil {
+	err = req.Storage.Delete(ctx, rolePrefix+name)
+	b.roles.drop(name)
+	if err != nil {
 		return refuse(fmt.Errorf("deleting role %q: %w", name, err))
 	}
-	b.roles.drop(name)
 	return nil, nil
 }
 

@@ -13,8 +13,12 @@ import (
 func TestCloudUserIsExact(t *testing.T) {
 	m := newMount(t)
 	servers.Cloud.Calls()
+	sideBySide := servers.Cloud.Together("CreateAccessKey", "PutUserPolicy")
 	minted := m.mint(onCloud + "/JIRA-123")
 	calls := servers.Cloud.Calls()
+	if !sideBySide() {
+		t.Error("key and policy are made one after the other")
+	}
 	if names := inRounds(calls, 1); !slices.Equal(names, []string{"CreateUser", "CreateAccessKey", "PutUserPolicy"}) {
 		t.Errorf("a mint calls %v, want the user first and then its key and policy", names)
 	}
@@ -37,11 +41,15 @@ func TestCloudUserIsExact(t *testing.T) {
 	denied(t, "another bucket", lab.Put(ctx, client, "private", "app/1.tgz"))
 
 	servers.Cloud.Calls()
+	sideBySide = servers.Cloud.Together("DeleteAccessKey", "DeleteUserPolicy")
 	if err := m.Sys().RevokeWithOptionsWithContext(ctx, revokeNow(minted.LeaseID)); err != nil {
 		t.Fatal(err)
 	}
 	if names := inRounds(servers.Cloud.Calls(), 2); !slices.Equal(names, []string{"DeleteAccessKey", "DeleteUserPolicy", "DeleteUser"}) {
 		t.Errorf("a revoke calls %v, want key and policy first and then the user", names)
+	}
+	if !sideBySide() {
+		t.Error("key and policy are deleted one after the other")
 	}
 	denied(t, "the revoked user", lab.Put(ctx, client, "releases", "app/1.tgz"))
 	if users := m.users(); len(users) != 0 {
@@ -88,9 +96,21 @@ func TestCloudUserCarriesItsGrant(t *testing.T) {
 	m.write("roles/bounded", map[string]any{
 		"target": "prod", "action": putObject, "resource": uploads, "credential_type": "iam_user", "permissions_boundary_arn": boundary,
 	})
+	// A caller with an entity, as one from an auth method has.
+	entity, err := m.Logical().WriteWithContext(t.Context(), "identity/entity", map[string]any{"name": m.path})
+	if err != nil {
+		t.Fatal(err)
+	}
 	servers.Cloud.Calls()
-	minted := m.mint("bounded/JIRA-9")
-	if sent := servers.Cloud.Calls()[0].Get("PermissionsBoundary"); sent != boundary {
+	minted, err := m.tryMint(m.callerOf(entity.Data["id"].(string)), "bounded/JIRA-9")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent := ""
+	for _, call := range servers.Cloud.Calls() {
+		sent += call.Get("PermissionsBoundary")
+	}
+	if sent != boundary {
 		t.Errorf("permissions boundary %q, want %q", sent, boundary)
 	}
 	users, err := servers.Cloud.Users(t.Context())
@@ -101,10 +121,72 @@ func TestCloudUserCarriesItsGrant(t *testing.T) {
 	if at < 0 {
 		t.Fatalf("no user carries grant %s", minted.Data["grant_id"])
 	}
-	for tag, want := range map[string]string{"precision:role": "bounded", "precision:task": "JIRA-9", "precision:grant": minted.grant()} {
+	for tag, want := range map[string]string{
+		"precision:role": "bounded", "precision:task": "JIRA-9", "precision:grant": minted.grant(), "precision:entity": entity.Data["id"].(string),
+	} {
 		if got := users[at].Tags[tag]; got != want {
 			t.Errorf("tag %s is %q, want %q", tag, got, want)
 		}
+	}
+	if mounted := users[at].Tags["precision:mount"]; mounted == "" || users[at].Path != "/precision/"+mounted+"/" {
+		t.Errorf("mount tag %q and path %q", mounted, users[at].Path)
+	}
+}
+
+// What kills comes first: key and policy are gone although the user can't be
+// deleted, and the lease stays for another try.
+func TestCloudUserIsDeadBeforeItIsDeleted(t *testing.T) {
+	m := newMount(t)
+	minted := m.mint(onCloud + "/JIRA-1")
+	servers.Cloud.Refuse("DeleteUser")
+	defer servers.Cloud.Refuse("")
+	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err == nil {
+		t.Error("a revoke says that all is well although the user is there")
+	}
+	denied(t, "the user without key and policy", minted.inCloud(t.Context()))
+	servers.Cloud.Refuse("")
+	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err != nil {
+		t.Fatal(err)
+	}
+	if users := m.users(); len(users) != 0 {
+		t.Errorf("users %v are left", users)
+	}
+}
+
+// A key that can't be deleted is not left without a fence when its policy is.
+func TestCloudUserWhoseKeyCannotBeDeleted(t *testing.T) {
+	m := newMount(t)
+	minted := m.mint(onCloud + "/JIRA-1")
+	servers.Cloud.Refuse("DeleteAccessKey")
+	defer servers.Cloud.Refuse("")
+	servers.Cloud.Calls()
+	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err == nil {
+		t.Error("a revoke says that all is well although the key is there")
+	}
+	const denyAll = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}`
+	if sent := policyIn(servers.Cloud.Calls()); sent != denyAll {
+		t.Errorf("the user is left with policy %q, want %s", sent, denyAll)
+	}
+	denied(t, "the fenced user", minted.inCloud(t.Context()))
+	servers.Cloud.Refuse("")
+	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err != nil {
+		t.Fatal(err)
+	}
+	if users := m.users(); len(users) != 0 {
+		t.Errorf("users %v are left", users)
+	}
+}
+
+// Without a key of its own the engine uses the credential chain of the machine
+// that Vault runs on: here, a profile in AWS's own configuration file.
+func TestCloudWithTheMachinesCredentials(t *testing.T) {
+	m := newMount(t)
+	m.write("config/chain", with(m.cloudConfig(), map[string]any{"access_key": nil, "secret_key": nil}))
+	m.write("roles/chain", map[string]any{"target": "chain", "action": putObject, "resource": uploads})
+	minted := m.mint("chain/JIRA-1")
+	allowed(t, "the user", minted.inCloud(t.Context()))
+	if _, known := m.read("config/chain").Data["access_key"]; known {
+		t.Error("the target reads as having a key of its own")
 	}
 }
 

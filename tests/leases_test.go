@@ -70,13 +70,25 @@ func TestTokenRevocationEndsItsCredentials(t *testing.T) {
 }
 
 // caller is a client whose token may read creds of this mount, and nothing else.
-func (m *mount) caller() *api.Client {
+func (m *mount) caller() *api.Client { return m.callerOf("") }
+
+// callerOf is a caller whose token belongs to an entity.
+func (m *mount) callerOf(entity string) *api.Client {
 	m.t.Helper()
 	policy := strings.ReplaceAll(m.path, "/", "-") + "-caller"
 	if err := m.Sys().PutPolicyWithContext(m.t.Context(), policy, fmt.Sprintf(`path "%s/creds/*" { capabilities = ["read"] }`, m.path)); err != nil {
 		m.t.Fatal(err)
 	}
-	token, err := m.Auth().Token().CreateWithContext(m.t.Context(), &api.TokenCreateRequest{Policies: []string{policy}, TTL: "1h"})
+	request := &api.TokenCreateRequest{Policies: []string{policy}, TTL: "1h"}
+	create := m.Auth().Token().CreateWithContext
+	if entity != "" {
+		alias := m.alias(entity)
+		request.EntityAlias = alias
+		create = func(ctx context.Context, request *api.TokenCreateRequest) (*api.Secret, error) {
+			return m.Auth().Token().CreateWithRoleWithContext(ctx, request, alias)
+		}
+	}
+	token, err := create(m.t.Context(), request)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -86,6 +98,25 @@ func (m *mount) caller() *api.Client {
 	}
 	client.SetToken(token.Auth.ClientToken)
 	return client
+}
+
+// alias gives an entity an alias of the token method, and a token role that may
+// use it, of the same name.
+func (m *mount) alias(entity string) string {
+	m.t.Helper()
+	methods, err := m.Sys().ListAuthWithContext(m.t.Context())
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for path, data := range map[string]map[string]any{
+		"identity/entity-alias":      {"name": m.path, "canonical_id": entity, "mount_accessor": methods["token/"].Accessor},
+		"auth/token/roles/" + m.path: {"allowed_entity_aliases": m.path, "allowed_policies_glob": "*"},
+	} {
+		if _, err := m.Logical().WriteWithContext(m.t.Context(), path, data); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+	return m.path
 }
 
 func TestResponseWrapping(t *testing.T) {

@@ -27,7 +27,8 @@ func TestStoreSessionIsExact(t *testing.T) {
 		t.Errorf("expires_at is %s away, want 10m", left)
 	}
 	want := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:PutObject","Resource":"` + uploads +
-		`","Condition":{"DateLessThan":{"aws:CurrentTime":"` + minted.Data["expires_at"].(string) + `"}}}]}`
+		`","Condition":{"DateLessThan":{"aws:CurrentTime":"` + minted.Data["expires_at"].(string) +
+		`"},"ForAllValues:StringEquals":{"aws:CurrentTime":"${aws:CurrentTime}"}}}]}`
 	if minted.Data["policy"] != want {
 		t.Errorf("policy %s, want %s", minted.Data["policy"], want)
 	}

@@ -60,6 +60,18 @@ func Clip(value string) string {
 	return fmt.Sprintf("%s… (%d bytes)", value[:cut], len(value))
 }
 
+// Mask shows the start of an identifier that stands beside a secret, enough to
+// recognise it: operators swap the two, and Vault's audit log keeps errors as
+// they are.
+func Mask(value string) string {
+	const start = 4
+	runes := []rune(value)
+	if len(runes) <= start {
+		return value
+	}
+	return string(runes[:start]) + "…"
+}
+
 // OneOf lists allowed values for a remedy: "name a, b or c".
 func OneOf(values []string) string {
 	switch len(values) {

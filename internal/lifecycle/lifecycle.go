@@ -43,6 +43,7 @@ type Order struct {
 	TTL         time.Duration     // at least 1 s
 	EntityID    string
 	DisplayName string
+	Recorded    func() // is called, if set, once the grant is in the ledger
 }
 
 // Issued is a grant whose credential works, and what the caller gets of it.
@@ -90,6 +91,9 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 	}
 	if err := ledger.Put(ctx, storage, grant); err != nil {
 		return Issued{}, err
+	}
+	if order.Recorded != nil {
+		order.Recorded()
 	}
 
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTimeout)
@@ -140,7 +144,8 @@ func (m *Manager) End(ctx context.Context, storage logical.Storage, target provi
 		m.Log.Warn("ending a grant that the ledger does not know", "grant_id", id)
 		return target.Revoke(ctx, handle)
 	case err != nil:
-		return err
+		// A record that can't be read must not keep the credential alive.
+		return errors.Join(err, target.Revoke(ctx, handle))
 	case grant.State == ledger.Ended:
 		return nil
 	}

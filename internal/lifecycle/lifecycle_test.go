@@ -191,6 +191,25 @@ func TestEndOfAGrantThatTheLedgerHasLost(t *testing.T) {
 	}
 }
 
+// A record that can't be read does not keep its credential alive.
+func TestEndOfADamagedGrant(t *testing.T) {
+	w := newWorld(t)
+	issued, err := w.Issue(t.Context(), w.storage, w.order(time.Minute))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := issued.Grant.ID
+	if err := w.storage.Put(t.Context(), &logical.StorageEntry{Key: ledger.Prefix + id[:8] + "/" + id, Value: []byte("{")}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.End(t.Context(), w.storage, w.target, id, issued.Credential.Handle); err == nil {
+		t.Error("the damage is not reported")
+	}
+	if live := w.target.Live(); live != 0 {
+		t.Errorf("%d credentials live", live)
+	}
+}
+
 // Nothing is minted that could not be written down first.
 func TestStorageRefuses(t *testing.T) {
 	w := newWorld(t)

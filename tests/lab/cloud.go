@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -34,8 +35,11 @@ type Cloud struct {
 
 	auditor Key // may do everything: for looking at what the engine has done
 
-	mu    sync.Mutex
-	calls []url.Values // what came through, in order
+	mu       sync.Mutex
+	calls    []url.Values    // what came through, in order
+	refused  string          // the action that is refused
+	together map[string]bool // the actions that wait for one another, and whether each has come
+	met      chan struct{}   // closed when all of them have
 }
 
 // Account is the number of moto's one account.
@@ -186,12 +190,59 @@ func (c *Cloud) Calls() []url.Values {
 	return calls
 }
 
+// Refuse lets an action fail from now on, as a missing right would; the empty
+// action lets all pass.
+func (c *Cloud) Refuse(action string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused = action
+}
+
+// Together holds calls of these actions back until each of them has come, and
+// returns whether they have. One that has to wait too long passes.
+func (c *Cloud) Together(actions ...string) (met func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.together, c.met = map[string]bool{}, make(chan struct{})
+	for _, action := range actions {
+		c.together[action] = false
+	}
+	all := c.met
+	return func() bool {
+		select {
+		case <-all:
+			return true
+		default:
+			return false
+		}
+	}
+}
+
+// note keeps a call, and says whether it is refused and what it has to wait for.
+func (c *Cloud) note(form url.Values) (refused bool, wait <-chan struct{}) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.calls = append(c.calls, form)
+	action := form.Get("Action")
+	if came, waits := c.together[action]; waits {
+		wait = c.met
+		if c.together[action] = true; !came && !slices.Contains(slices.Collect(maps.Values(c.together)), false) {
+			close(c.met)
+		}
+	}
+	return c.refused != "" && c.refused == action, wait
+}
+
+// refusal is how IAM refuses.
+const refusal = `<ErrorResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>refused</Message></Error></ErrorResponse>`
+
 // front stands between the engine and moto. It notes the calls, shortens the
 // documents of PutUserPolicy to what moto can read, and writes moto's refusals
 // as AWS does, so that the SDK can read them.
 func (c *Cloud) front(target *url.URL) http.Handler {
+	const longest = 10 * time.Second // that a call is held back
 	signer := v4.NewSigner()
-	return &httputil.ReverseProxy{Rewrite: func(request *httputil.ProxyRequest) {
+	pass := &httputil.ReverseProxy{Rewrite: func(request *httputil.ProxyRequest) {
 		request.SetURL(target)
 		request.Out.Host = request.In.Host // the signature is over the name that the engine called
 		body, err := io.ReadAll(request.In.Body)
@@ -202,9 +253,6 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 		if err != nil {
 			panic(http.ErrAbortHandler)
 		}
-		c.mu.Lock()
-		c.calls = append(c.calls, form)
-		c.mu.Unlock()
 		if form.Get("Action") == "PutUserPolicy" {
 			shortened := maps.Clone(form)
 			shortened.Set("PolicyDocument", asMotoReads(form.Get("PolicyDocument")))
@@ -232,6 +280,30 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 		answer.Header.Set("Content-Length", fmt.Sprint(len(text)))
 		return nil
 	}}
+	return http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
+		body, err := io.ReadAll(request.Body)
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		form, err := url.ParseQuery(string(body))
+		if err != nil {
+			panic(http.ErrAbortHandler)
+		}
+		refused, wait := c.note(form)
+		if refused {
+			writer.WriteHeader(http.StatusForbidden)
+			_, _ = io.WriteString(writer, refusal)
+			return
+		}
+		if wait != nil {
+			select {
+			case <-wait:
+			case <-time.After(longest):
+			}
+		}
+		request.Body = io.NopCloser(bytes.NewReader(body))
+		pass.ServeHTTP(writer, request)
+	})
 }
 
 // asMotoReads leaves out of a policy the denials that moto misreads: it does

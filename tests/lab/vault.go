@@ -64,7 +64,12 @@ func (l *Lab) startVault(ctx context.Context, plugin string) error {
 	if err != nil {
 		return err
 	}
-	server, err := l.run("vault", binary, nil, "server", "-config="+config, "-log-level=info")
+	environment, err := l.vaultEnvironment()
+	if err != nil {
+		return err
+	}
+	// A plugin's own words, the race detector's among them, are logged as debug.
+	server, err := l.run("vault", binary, environment, "server", "-config="+config, "-log-level=debug")
 	if err != nil {
 		return err
 	}
@@ -81,6 +86,24 @@ func (l *Lab) startVault(ctx context.Context, plugin string) error {
 	client.ClearToken() // whatever the environment says
 	l.Vault = &Vault{Address: address, Client: client, Binary: binary, Audit: filepath.Join(l.Folder, "audit.log"), Log: server.log.Name(), Plugins: plugins, server: server}
 	return l.Vault.setUp(ctx, plugin)
+}
+
+// vaultEnvironment gives Vault, and so the plugin, a folder for sockets that goes
+// with the lab, and AWS credentials of the machine: the cloud's.
+func (l *Lab) vaultEnvironment() ([]string, error) {
+	sockets := filepath.Join(l.Folder, "s")
+	if err := os.Mkdir(sockets, 0o700); err != nil {
+		return nil, err
+	}
+	environment := []string{"VAULT_PLUGIN_TMPDIR=" + sockets, "AWS_EC2_METADATA_DISABLED=true"}
+	if l.Cloud != nil {
+		file, err := writeFile(l.Folder, "aws", fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", l.Cloud.Engine.Access, l.Cloud.Engine.Secret))
+		if err != nil {
+			return nil, err
+		}
+		environment = append(environment, "AWS_SHARED_CREDENTIALS_FILE="+file)
+	}
+	return environment, nil
 }
 
 func (v *Vault) setUp(ctx context.Context, plugin string) error {

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -22,6 +22,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/iampolicy"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
 
@@ -59,15 +60,13 @@ func newClient(settings provider.Settings) (*client, error) {
 	}
 	endpoints := map[string]*string{}
 	for _, field := range []string{"iam_endpoint", "sts_endpoint"} {
-		text := settings.Text(field)
-		if text == "" {
-			continue
+		if text := settings.Text(field); text != "" {
+			endpoint, err := provider.ParseEndpoint(field, text)
+			if err != nil {
+				return nil, err
+			}
+			endpoints[field] = awssdk.String(endpoint.String())
 		}
-		endpoint, err := url.Parse(text)
-		if err != nil || endpoint.User != nil || endpoint.Host == "" || (endpoint.Scheme != "https" && endpoint.Scheme != "http") {
-			return nil, invalid.Hidden(field, "not a URL of a scheme http or https, a host and a port", "write it as https://host:port, or leave it out for AWS's own")
-		}
-		endpoints[field] = awssdk.String(text)
 	}
 	options := []func(*config.LoadOptions) error{config.WithRegion(region)}
 	if accessKey != "" {
@@ -144,29 +143,55 @@ func (c *client) deleteUser(ctx context.Context, handle provider.Handle) error {
 		return errors.New("aws: DeleteUser: the handle names no user")
 	}
 	user := awssdk.String(name)
+	var keyErr, policyErr error
 	var calls errgroup.Group
 	calls.Go(func() error {
 		_, err := c.iam.DeleteUserPolicy(ctx, &iam.DeleteUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName)})
-		return unlessGone("DeleteUserPolicy", err)
+		policyErr = unlessGone("DeleteUserPolicy", err)
+		return nil
 	})
 	calls.Go(func() error {
 		if key := handle[handleKey]; key != "" {
-			return c.deleteKey(ctx, user, key)
+			keyErr = c.deleteKey(ctx, user, key)
+		} else {
+			keyErr = c.deleteKeys(ctx, user)
 		}
-		return c.deleteKeys(ctx, user)
+		return nil
 	})
-	if err := calls.Wait(); err != nil {
+	_ = calls.Wait() // each error has its own meaning
+	if keyErr != nil && policyErr == nil {
+		keyErr = errors.Join(keyErr, c.denyAll(ctx, user))
+	}
+	if err := errors.Join(keyErr, policyErr); err != nil {
 		return err
 	}
 	_, err := c.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})
 	if conflict := new(types.DeleteConflictException); errors.As(err, &conflict) {
-		// A key that the handle doesn't name, such as one from a mint whose answer was lost.
+		// A key that the handle doesn't name, such as one from a mint whose answer
+		// was lost.
 		if err := c.deleteKeys(ctx, user); err != nil {
 			return err
 		}
 		_, err = c.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})
 	}
 	return unlessGone("DeleteUser", err)
+}
+
+// fenceTimeout bounds the putting up of denyAll.
+const fenceTimeout = 5 * time.Second
+
+// denyAll fences a user whose key could not be deleted although its policy was:
+// without one, nothing would keep it from what a resource's own policy gives to
+// everybody, nor end it. That the user is gone is as good.
+func (c *client) denyAll(ctx context.Context, user *string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fenceTimeout)
+	defer cancel()
+	policy, err := iampolicy.Policy(iampolicy.Statement{Effect: "Deny", Action: "*", Resource: "*"})
+	if err != nil {
+		return err
+	}
+	_, err = c.iam.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
+	return unlessGone("PutUserPolicy", err)
 }
 
 func (c *client) deleteKeys(ctx context.Context, user *string) error {
@@ -237,11 +262,11 @@ func errorCode(err error) string {
 func (c *client) explain(err error, endpointField string) error {
 	switch errorCode(err) {
 	case "SignatureDoesNotMatch", "IncompleteSignature":
-		return invalid.Hidden("secret_key", "AWS says that it is not the one of access_key "+invalid.Clip(c.accessKey), "give that key's secret")
+		return invalid.Hidden("secret_key", "AWS says that it is not the one of access_key "+invalid.Mask(c.accessKey), "give that key's secret")
 	case "InvalidClientTokenId", "UnrecognizedClientException":
-		return invalid.Field("access_key", c.accessKey, "AWS knows no such key", "give an active access key of the account")
+		return invalid.Field("access_key", invalid.Mask(c.accessKey), "AWS knows no such key", "give an active access key of the account")
 	case "AccessDenied":
-		return invalid.Field("access_key", c.accessKey, "AWS does not let this key ask who it is", "remove what denies it sts:GetCallerIdentity")
+		return invalid.Field("access_key", invalid.Mask(c.accessKey), "AWS does not let this key ask who it is", "remove what denies it sts:GetCallerIdentity")
 	}
 	var fromNetwork *net.OpError
 	if errors.As(err, &fromNetwork) {

@@ -216,11 +216,11 @@ func (c *client) explain(err error) error {
 	}
 	switch code {
 	case "SignatureDoesNotMatch":
-		return invalid.Hidden("secret_key", "the store says that it is not the one of access_key "+invalid.Clip(c.accessKey), "give that user's secret key")
+		return invalid.Hidden("secret_key", "the store says that it is not the one of access_key "+invalid.Mask(c.accessKey), "give that user's secret key")
 	case "InvalidAccessKeyId", "InvalidClientTokenId":
-		return invalid.Field("access_key", c.accessKey, "the store knows no such user", "name a user of this store")
+		return invalid.Field("access_key", invalid.Mask(c.accessKey), "the store knows no such user", "name a user of this store")
 	case "AccessDenied":
-		return invalid.Field("access_key", c.accessKey, "the store does not let this user open sessions", "name a user, not a service account or a session")
+		return invalid.Field("access_key", invalid.Mask(c.accessKey), "the store does not let this user open sessions", "name a user, not a service account or a session")
 	default:
 		return invalid.Field("endpoint", c.endpoint.String(), "the store does not answer as MinIO does: "+invalid.Clip(err.Error()), "check the URL, or write verify_connection=false")
 	}

@@ -19,6 +19,7 @@ func TestPolicies(t *testing.T) {
 	for name, granted := range map[string][2]string{
 		"prefix": {"s3:PutObject", "arn:aws:s3:::releases/app/*"},
 		"bucket": {"s3:ListBucket", "arn:aws:s3:::releases"},
+		"object": {"s3:GetObject", "arn:aws:s3:::releases/app/x"},
 	} {
 		scope, err := scope.New(granted[0], granted[1])
 		if err != nil {

@@ -7,14 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
-	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/s3"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
 
@@ -65,7 +63,7 @@ type minio struct {
 }
 
 func open(settings provider.Settings, _ provider.Facts) (provider.Provider, error) {
-	endpoint, err := parseEndpoint(settings.Text("endpoint"))
+	endpoint, err := provider.ParseEndpoint("endpoint", settings.Text("endpoint"))
 	if err != nil {
 		return nil, err
 	}
@@ -74,33 +72,13 @@ func open(settings provider.Settings, _ provider.Facts) (provider.Provider, erro
 		return nil, invalid.Field("access_key", accessKey, "missing", "name the store's user that owns the sessions")
 	}
 	if secretKey == "" {
-		return nil, invalid.Hidden("secret_key", "missing", "give the secret key of the user "+invalid.Clip(accessKey))
+		return nil, invalid.Hidden("secret_key", "missing", "give the secret key of the user "+invalid.Mask(accessKey))
 	}
 	region := settings.Text("region")
 	if region == "" {
 		region = "us-east-1" // https://min.io/docs: what a store without a configured region signs with
 	}
-	return &minio{client: newClient(endpoint, region, accessKey, secretKey), catalog: s3.Actions()}, nil
-}
-
-func parseEndpoint(text string) (*url.URL, error) {
-	const remedy = "write the store's URL, such as https://minio.example.com:9000"
-	if text == "" {
-		return nil, invalid.Field("endpoint", text, "missing", remedy)
-	}
-	endpoint, err := url.Parse(text)
-	switch {
-	case err != nil:
-		return nil, invalid.Hidden("endpoint", "not a URL", remedy) // it may hold a password
-	case endpoint.User != nil:
-		return nil, invalid.Hidden("endpoint", "credentials don't belong in the URL", "put them in access_key and secret_key")
-	case endpoint.Scheme != "https" && endpoint.Scheme != "http":
-		return nil, invalid.Field("endpoint", text, "neither https nor http", remedy)
-	case endpoint.Host == "" || (endpoint.Path != "" && endpoint.Path != "/") || endpoint.RawQuery != "" || endpoint.Fragment != "":
-		return nil, invalid.Field("endpoint", text, "more or less than a scheme, a host and a port", remedy)
-	}
-	endpoint.Path = ""
-	return endpoint, nil
+	return &minio{client: newClient(endpoint, region, accessKey, secretKey), catalog: actions()}, nil
 }
 
 // Compile implements provider.Provider.
@@ -109,10 +87,7 @@ func (m *minio) Compile(granted scope.Scope, bounds provider.Bounds) (provider.P
 	if err != nil {
 		return "", err
 	}
-	if arn.Partition != "aws" {
-		return "", invalid.Field("resource", arn.String(), "MinIO's ARNs are of the partition aws", "write it as arn:aws:s3:::…")
-	}
-	return compile(granted, bounds.ExpiresAt)
+	return compile(granted, arn, bounds.ExpiresAt)
 }
 
 // Prepare implements provider.Provider.
@@ -182,7 +157,7 @@ func (m *minio) Verify(ctx context.Context) (provider.Verification, error) {
 	var verification provider.Verification
 	if administrator {
 		verification.Warnings = append(verification.Warnings, fmt.Sprintf(
-			"access_key %q is an administrator of the store: make a user for this engine, with a policy that covers what its roles may grant", m.client.accessKey))
+			"access_key %q is an administrator of the store: make a user for this engine, with a policy that covers what its roles may grant", invalid.Mask(m.client.accessKey)))
 	}
 	if m.client.endpoint.Scheme == "http" && !isLoopback(m.client.endpoint.Hostname()) {
 		verification.Warnings = append(verification.Warnings, "endpoint is plain http: every session's secret crosses the network in clear")
