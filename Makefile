@@ -13,7 +13,7 @@ UNITS = $(shell go list ./... | grep -v '/tests$$')
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 
 help: ## Show what there is to make
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | awk -F'\t' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the plugin into bin/
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(PACKAGE).Version=$(VERSION)" -o $(PLUGIN) ./cmd/vault-plugin-secrets-precision

@@ -15,7 +15,8 @@ go vet ./...
 echo "check: staticcheck"
 staticcheck ./...
 echo "check: servers are not linked into the plugin"
-if go list -deps ./cmd/vault-plugin-secrets-precision | grep -E '^github.com/(hashicorp/vault|minio/[^/]+)(/|$)' | grep -vE '^github.com/hashicorp/vault/(api|sdk)(/|$)'; then
+linked=$(go list -deps ./cmd/vault-plugin-secrets-precision)
+if grep -E '^github.com/(hashicorp/vault|minio/[^/]+)(/|$)' <<<"$linked" | grep -vE '^github.com/hashicorp/vault/(api|sdk)(/|$)'; then
   echo "check: the plugin links a server" >&2
   exit 1
 fi

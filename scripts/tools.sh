@@ -7,6 +7,28 @@ cd "$(dirname "$0")/.."
 cache=$PWD/.cache
 mkdir -p "$cache/bin" "$cache/log"
 
+# What is in .cache/bin is not "on PATH" here: it may have to be built anew.
+PATH=$(printf %s "$PATH" | tr : '\n' | grep -vxF "$cache/bin" | paste -sd: -)
+
+# One run at a time: a second one waits, and then finds what the first has built.
+lock=$cache/tools.lock
+until mkdir "$lock" 2>/dev/null; do
+  if ! kill -0 "$(cat "$lock/pid" 2>/dev/null || echo $$)" 2>/dev/null; then
+    rm -rf "$lock" # left by a run that was killed
+    continue
+  fi
+  sleep 1
+done
+echo $$ >"$lock/pid"
+clean_up() {
+  trap - EXIT INT TERM HUP
+  # A build in the background does not hear a Ctrl-C.
+  pkill -TERM -P $$ 2>/dev/null || true
+  rm -rf "$lock" "$cache"/bin/.*.new
+}
+trap clean_up EXIT
+trap 'clean_up; exit 130' INT TERM HUP
+
 package() {
   case $1 in
     vault) echo github.com/hashicorp/vault ;;
@@ -47,6 +69,7 @@ build() {
   # To a name of its own first: a build that is cut off leaves no half binary.
   CGO_ENABLED=0 go build -C "$folder" -trimpath -buildvcs=false -o "$cache/bin/.$name.new" "$package" >"$cache/log/$name" 2>&1 &
   local building=$!
+  trap 'kill "$building" 2>/dev/null; exit 130' TERM
   while kill -0 "$building" 2>/dev/null; do
     sleep 1
     if (((SECONDS - started) % 60 == 59)); then
@@ -63,27 +86,35 @@ build() {
   echo "tools: $name is built ($((SECONDS - started)) s)"
 }
 
-# moto is Python: a server on PATH, or one in an environment of its own.
+# moto is Python: a server on PATH that works, or one in an environment of its
+# own, made anew when the version here has changed.
+moto_version=5.2.1
 moto() {
-  if command -v moto_server >/dev/null || [[ -x $cache/moto/bin/moto_server ]]; then
+  if command -v moto_server >/dev/null && moto_server --help >/dev/null 2>&1; then
     return
   fi
-  if ! command -v python3 >/dev/null; then
-    echo "tools: moto needs python3 with venv: install it with your package manager (Debian: apt-get install python3-venv)" >&2
-    return 1
+  if [[ $(cat "$cache/moto/made" 2>/dev/null) == "$moto_version" ]] && "$cache/moto/bin/moto_server" --help >/dev/null 2>&1; then
+    return
   fi
-  echo "tools: installing moto 5.2.1 (less than a minute, once)"
-  if ! { python3 -m venv "$cache/moto" && "$cache/moto/bin/pip" install --quiet 'moto[server]==5.2.1'; } >"$cache/log/moto" 2>&1; then
+  echo "tools: installing moto $moto_version (less than a minute, once)"
+  rm -rf "$cache/moto"
+  if ! { python3 -m venv "$cache/moto" && "$cache/moto/bin/pip" install --quiet "moto[server]==$moto_version"; } >"$cache/log/moto" 2>&1; then
     rm -rf "$cache/moto"
-    echo "tools: installing moto failed; put moto_server on PATH: pip install 'moto[server]==5.2.1'. The end of .cache/log/moto:" >&2
+    echo "tools: installing moto failed; put moto_server on PATH: pip install 'moto[server]==$moto_version'. The end of .cache/log/moto:" >&2
     tail -n 20 "$cache/log/moto" >&2
     return 1
   fi
+  echo "$moto_version" >"$cache/moto/made"
 }
 
 pids=()
 for name in "$@"; do
   if [[ $name == moto ]]; then
+    # Said before anything takes long.
+    if ! command -v moto_server >/dev/null && ! command -v python3 >/dev/null; then
+      echo "tools: moto needs python3 with venv: install it with your package manager (Debian: apt-get install python3-venv)" >&2
+      exit 1
+    fi
     moto &
   elif command -v "$name" >/dev/null; then
     continue
@@ -93,7 +124,7 @@ for name in "$@"; do
   pids+=($!)
 done
 failed=0
-for pid in "${pids[@]}"; do
+for pid in ${pids[@]+"${pids[@]}"}; do # bash 3.2 takes an empty list for an unset one
   wait "$pid" || failed=1
 done
 exit "$failed"

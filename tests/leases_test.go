@@ -155,7 +155,7 @@ auto_auth {
   method "token_file" { config = { token_file_path = %q } }
 }
 template {
-  contents    = "{{ with secret \"%s/creds/short/agent\" }}{{ .Data.access_key }} {{ .Data.secret_key }} {{ .Data.session_token }}{{ end }}"
+  contents    = "{{ with secret \"%s/creds/short/agent\" }}{{ .Data.access_key }} {{ .Data.secret_key }} {{ .Data.session_token }} {{ .Data.expires_at }}{{ end }}"
   destination = %q
 }
 `
@@ -164,7 +164,7 @@ template {
 // credential in it has ended.
 func TestAgentRendersAndRenews(t *testing.T) {
 	m := newMount(t)
-	m.write("roles/short", map[string]any{"target": "store", "action": putObject, "resource": uploads, "ttl": "6s"})
+	m.write("roles/short", map[string]any{"target": "store", "action": putObject, "resource": uploads, "ttl": "8s"})
 	folder := t.TempDir()
 	rendered, token := filepath.Join(folder, "rendered"), filepath.Join(folder, "token")
 	config := filepath.Join(folder, "agent.hcl")
@@ -195,13 +195,14 @@ func TestAgentRendersAndRenews(t *testing.T) {
 	}()
 
 	var keys []string
-	for end := time.Now().Add(40 * time.Second); len(keys) < 3; time.Sleep(shortestWait) {
+	var last time.Time // when the last credential ends
+	for end := time.Now().Add(60 * time.Second); len(keys) < 3; time.Sleep(shortestWait) {
 		if time.Now().After(end) {
 			log, _ := os.ReadFile(output.Name())
-			t.Fatalf("the agent rendered %d credentials in 40 s:\n%s", len(keys), log)
+			t.Fatalf("the agent rendered %d credentials in 60 s:\n%s", len(keys), log)
 		}
 		text, err := os.ReadFile(rendered)
-		if err != nil || strings.Count(string(text), " ") != 2 {
+		if err != nil || strings.Count(string(text), " ") != 3 {
 			continue // not yet
 		}
 		parts := strings.Split(string(text), " ")
@@ -209,6 +210,12 @@ func TestAgentRendersAndRenews(t *testing.T) {
 			continue
 		}
 		keys = append(keys, parts[0])
+		if !last.IsZero() && time.Now().After(last) {
+			t.Errorf("credential %d was rendered after the one before had ended", len(keys))
+		}
+		if last, err = time.Parse(time.RFC3339, parts[3]); err != nil {
+			t.Fatal(err)
+		}
 		minted := credential{}
 		minted.key.Access, minted.key.Secret, minted.key.Token = parts[0], parts[1], parts[2]
 		allowed(t, fmt.Sprintf("rendered credential %d", len(keys)), minted.inStore(t.Context()))

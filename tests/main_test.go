@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,34 +15,21 @@ import (
 // servers are shared by all tests; each test has a mount of its own.
 var servers *lab.Lab
 
-// plugin is the binary that servers run.
-var plugin string
-
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
 func run(m *testing.M) int {
-	ctx := context.Background()
-	folder, err := os.MkdirTemp("", "precision-tests-")
+	var err error
+	servers, err = lab.Start(context.Background(), lab.Options{Moto: true})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(folder)
-	plugin = filepath.Join(folder, lab.PluginName)
-	if err := lab.BuildPlugin(ctx, plugin, "v0.1.0"); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	servers, err = lab.Start(ctx, lab.Options{Plugin: plugin, Moto: true})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer servers.Stop()
+	defer servers.Close()
 	code := m.Run()
 
+	servers.Stop() // the plugin's last words are in the log then
 	log, err := os.ReadFile(servers.Vault.Log)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -71,7 +71,7 @@ func TestPluginUpgrade(t *testing.T) {
 	if err := lab.BuildPlugin(ctx, newer, "v0.2.0"); err != nil {
 		t.Fatal(err)
 	}
-	for version, binary := range map[string]string{"v0.1.0": plugin, "v0.2.0": newer} {
+	for version, binary := range map[string]string{"v0.1.0": servers.Plugin, "v0.2.0": newer} {
 		if err := vault.RegisterPlugin(ctx, binary, version); err != nil {
 			t.Fatal(err)
 		}

@@ -159,7 +159,7 @@ func (p Pattern) Match(arn ARN) error {
 			return wrong("this type of resource takes no wildcard")
 		}
 		if !p.upTo.MatchString(prefix) {
-			return wrong("a \"*\" may only be the last character, for a whole name or after a \"/\"")
+			return wrong("what contains the resource has to be written out, and a \"*\" may only follow a \"/\" or stand for the whole last part")
 		}
 		return nil
 	}

@@ -4,9 +4,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -31,7 +29,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err = run(ctx, plugin)
 	interrupted := ctx.Err() != nil
 	stop()
@@ -50,6 +48,7 @@ type demo struct {
 	*lab.Lab
 	ctx    context.Context
 	colour bool
+	first  lab.Key // the first credential of JIRA-123
 }
 
 func run(ctx context.Context, plugin string) error {
@@ -59,7 +58,7 @@ func run(ctx context.Context, plugin string) error {
 	if err != nil {
 		return err
 	}
-	defer servers.Stop()
+	defer servers.Close()
 	d.Lab = servers
 
 	for _, scene := range []func() error{d.setUp, d.use, d.revoke, d.outliveVault} {
@@ -70,6 +69,7 @@ func run(ctx context.Context, plugin string) error {
 			return err
 		}
 	}
+	servers.Close()
 	fmt.Println()
 	fmt.Println("Vault and MinIO are stopped and their files removed.")
 	fmt.Println("Next: \"make dev\" leaves the same servers running, to play with.")
@@ -105,6 +105,7 @@ func (d *demo) use() error {
 		return err
 	}
 	d.say("It can do the one thing it is for. MinIO itself judges the rest:")
+	d.first = key
 	client := d.Store.S3(key)
 	for _, attempt := range []struct {
 		what    string
@@ -126,38 +127,48 @@ func (d *demo) use() error {
 
 func (d *demo) revoke() error {
 	d.title("3. An incident: everything of this task ends now")
-	key, _, err := d.read("precision/creds/upload/JIRA-123")
+	d.say("The pipeline has read once more meanwhile, so the task has two credentials:")
+	second, _, err := d.read("precision/creds/upload/JIRA-123")
 	if err != nil {
 		return err
 	}
-	client := d.Store.S3(key)
-	if err := d.judge("PUT  releases/app/1.1.tgz    before", lab.Put(d.ctx, client, "releases", "app/1.1.tgz"), true); err != nil {
+	attempt := func(when string, allowed bool) error {
+		for i, key := range []lab.Key{d.first, second} {
+			what := fmt.Sprintf("PUT  releases/app/1.1.tgz    the %s credential, %s", []string{"first", "second"}[i], when)
+			if err := d.judge(what, lab.Put(d.ctx, d.Store.S3(key), "releases", "app/1.1.tgz"), allowed); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if err := attempt("before", true); err != nil {
 		return err
 	}
+	fmt.Println()
 	if _, err := d.vault("lease", "revoke", "-sync", "-prefix", "precision/creds/upload/JIRA-123"); err != nil {
 		return err
 	}
-	return d.judge("PUT  releases/app/1.2.tgz    after", lab.Put(d.ctx, client, "releases", "app/1.2.tgz"), false)
+	return attempt("after", false)
 }
 
 func (d *demo) outliveVault() error {
 	d.title("4. Vault is lost: the credential ends by itself")
+	d.say("A credential for 3 seconds:")
 	key, expiresAt, err := d.read("precision/creds/upload/JIRA-124", "ttl=3s")
 	if err != nil {
 		return err
 	}
-	d.say("Stop Vault. Nobody is left to revoke anything.")
-	d.StopVault()
-	fmt.Println("  Vault has stopped.")
+	d.KillVault()
+	d.say("Vault has been killed: nobody is left to revoke anything.")
 	fmt.Println()
 	client := d.Store.S3(key)
 	if err := d.judge("PUT  releases/app/1.3.tgz    without Vault", lab.Put(d.ctx, client, "releases", "app/1.3.tgz"), true); err != nil {
 		return err
 	}
-	for time.Now().Before(expiresAt) {
-		fmt.Printf("  ... %.0f s to go\n", time.Until(expiresAt).Seconds())
+	for left := time.Until(expiresAt); left > 0; left = time.Until(expiresAt) {
+		fmt.Printf("  ... %.1f s to its expires_at\n", left.Seconds())
 		select {
-		case <-time.After(min(time.Second, time.Until(expiresAt))):
+		case <-time.After(min(time.Second, left)):
 		case <-d.ctx.Done():
 			return d.ctx.Err()
 		}
@@ -206,42 +217,32 @@ func (d *demo) command(arguments []string) (string, error) {
 	return string(output), err
 }
 
-// read mints a credential as a user would, shows the table that the user sees,
-// and returns what a program would use.
+// read mints a credential as a user would, shows what the user sees, the
+// secrets cut, and returns what a program would use.
 func (d *demo) read(path string, parameters ...string) (lab.Key, time.Time, error) {
-	arguments := append([]string{"read", path}, parameters...)
-	quoted := "$ vault " + strings.Join(arguments, " ")
-	fmt.Println("  " + d.bold(quoted))
-	command := d.Vault.Command(d.ctx, append([]string{"read", "-format=json"}, arguments[1:]...)...)
-	var complaint bytes.Buffer
-	command.Stderr = &complaint
-	output, err := command.Output()
+	output, err := d.command(append([]string{"read", path}, parameters...))
 	if err != nil {
-		return lab.Key{}, time.Time{}, fmt.Errorf("vault read: %w: %s", err, complaint.String())
+		d.show(output)
+		return lab.Key{}, time.Time{}, fmt.Errorf("vault read: %w", err)
 	}
-	var answer struct {
-		Lease    string            `json:"lease_id"`
-		Duration int               `json:"lease_duration"`
-		Data     map[string]string `json:"data"`
-	}
-	if err := json.Unmarshal(output, &answer); err != nil {
-		return lab.Key{}, time.Time{}, err
-	}
-	fmt.Printf("  %-16s %s\n", "lease_id", answer.Lease)
-	fmt.Printf("  %-16s %s\n", "lease_duration", time.Duration(answer.Duration)*time.Second)
-	for _, name := range []string{"access_key", "secret_key", "session_token", "grant_id", "task", "expires_at", "policy"} {
-		value := answer.Data[name]
-		if name == "secret_key" || name == "session_token" {
-			value = value[:4] + "..."
+	values := map[string]string{}
+	var shown strings.Builder
+	for line := range strings.Lines(output) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+		value = strings.TrimSpace(value)
+		values[name] = value
+		const start = 4
+		if (name == "secret_key" || name == "session_token") && len(value) > start {
+			line = strings.Replace(line, value, value[:start]+"...", 1)
 		}
-		fmt.Printf("  %-16s %s\n", name, value)
+		shown.WriteString(line)
 	}
-	fmt.Println()
-	expiresAt, err := time.Parse(time.RFC3339, answer.Data["expires_at"])
+	d.show(shown.String())
+	expiresAt, err := time.Parse(time.RFC3339, values["expires_at"])
 	if err != nil {
 		return lab.Key{}, time.Time{}, err
 	}
-	return lab.Key{Access: answer.Data["access_key"], Secret: answer.Data["secret_key"], Token: answer.Data["session_token"]}, expiresAt, nil
+	return lab.Key{Access: values["access_key"], Secret: values["secret_key"], Token: values["session_token"]}, expiresAt, nil
 }
 
 // judge shows how a server answered, and checks that it is the right answer.

@@ -18,7 +18,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: dev PLUGIN")
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if err := run(ctx, os.Args[1]); err != nil && ctx.Err() == nil {
 		fmt.Fprintln(os.Stderr, "dev:", err)
@@ -35,7 +35,7 @@ func run(ctx context.Context, plugin string) error {
 	if err != nil {
 		return err
 	}
-	defer servers.Stop()
+	defer servers.Close()
 	vault, store, cloud := servers.Vault, servers.Store, servers.Cloud
 	for _, arguments := range [][]string{
 		{"secrets", "enable", "-path=precision", lab.PluginName},
@@ -63,7 +63,7 @@ Vault, MinIO and moto are running. In another terminal:
 
   vault read  precision/creds/upload/JIRA-123      # a session on MinIO
   vault read  precision/creds/publish/JIRA-123     # an IAM user on moto
-  vault lease revoke -prefix precision/creds/upload/JIRA-123
+  vault lease revoke -sync -prefix precision/creds/upload/JIRA-123
   vault path-help precision/roles/x
 
   MinIO  %s  (%s / %s)

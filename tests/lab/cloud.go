@@ -181,13 +181,17 @@ func (c *Cloud) AddKey(ctx context.Context, user string) error {
 	return err
 }
 
-// Calls are the forms of the calls that the engine has made since the last time.
-func (c *Cloud) Calls() []url.Values {
+// Calls are the forms of the calls that the engine has made for a grant's user.
+func (c *Cloud) Calls(grant string) []url.Values {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	calls := c.calls
-	c.calls = nil
-	return calls
+	var own []url.Values
+	for _, call := range c.calls {
+		if strings.Contains(call.Get("UserName"), grant) {
+			own = append(own, call)
+		}
+	}
+	return own
 }
 
 // Refuse lets an action fail from now on, as a missing right would; the empty

@@ -15,7 +15,7 @@ const PluginName = "vault-plugin-secrets-precision"
 
 // Options choose what a lab starts.
 type Options struct {
-	Plugin string            // the plugin's binary
+	Plugin string            // the plugin's binary; empty to build it, with the race detector in it
 	Moto   bool              // start AWS's stand-in as well
 	Said   func(what string) // is told of each step; nil for silence
 }
@@ -23,12 +23,14 @@ type Options struct {
 // Lab is a running set of servers.
 type Lab struct {
 	Folder string // everything that the servers write is in here
+	Plugin string // the plugin's binary
 	Vault  *Vault
 	Store  *Store
 	Cloud  *Cloud // nil without Options.Moto
 
 	processes []*process
 	closers   []func()
+	watchdog  *watchdog
 }
 
 // Start starts the servers and waits until they answer. On an error nothing is
@@ -38,9 +40,9 @@ func Start(ctx context.Context, options Options) (*Lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	lab := &Lab{Folder: folder}
+	lab := &Lab{Folder: folder, Plugin: options.Plugin}
 	if err := lab.start(ctx, options); err != nil {
-		lab.Stop()
+		lab.Close()
 		return nil, err
 	}
 	return lab, nil
@@ -50,6 +52,17 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 	said := options.Said
 	if said == nil {
 		said = func(string) {}
+	}
+	var err error
+	if l.watchdog, err = startWatchdog(l.Folder); err != nil {
+		return err
+	}
+	if l.Plugin == "" {
+		said("building the plugin")
+		l.Plugin = filepath.Join(l.Folder, PluginName)
+		if err := BuildPlugin(ctx, l.Plugin, "v0.1.0"); err != nil {
+			return err
+		}
 	}
 	said("starting MinIO")
 	if err := l.startStore(ctx); err != nil {
@@ -62,10 +75,10 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 		}
 	}
 	said("starting Vault")
-	return l.startVault(ctx, options.Plugin)
+	return l.startVault(ctx)
 }
 
-// Stop ends the servers, the last started first, and removes what they wrote.
+// Stop ends the servers, the last started first.
 func (l *Lab) Stop() {
 	for i := len(l.closers) - 1; i >= 0; i-- {
 		l.closers[i]()
@@ -73,11 +86,20 @@ func (l *Lab) Stop() {
 	for i := len(l.processes) - 1; i >= 0; i-- {
 		l.processes[i].stop()
 	}
+	l.closers, l.processes = nil, nil
+}
+
+// Close ends the servers and removes what they wrote.
+func (l *Lab) Close() {
+	l.Stop()
+	if l.watchdog != nil {
+		l.watchdog.dismiss()
+	}
 	_ = os.RemoveAll(l.Folder)
 }
 
-// StopVault ends Vault alone.
-func (l *Lab) StopVault() { l.Vault.server.stop() }
+// KillVault ends Vault alone, as a crash would.
+func (l *Lab) KillVault() { l.Vault.server.kill() }
 
 // run starts a server that belongs to the lab.
 func (l *Lab) run(name, binary string, environment []string, arguments ...string) (*process, error) {
@@ -86,7 +108,7 @@ func (l *Lab) run(name, binary string, environment []string, arguments ...string
 		return nil, err
 	}
 	l.processes = append(l.processes, started)
-	return started, nil
+	return started, l.watchdog.watch(started)
 }
 
 // BuildPlugin builds the plugin as it stands in this repository, with the race
@@ -104,9 +126,4 @@ func BuildPlugin(ctx context.Context, path, version string) error {
 		return fmt.Errorf("building the plugin: %w\n%s", err, output)
 	}
 	return nil
-}
-
-func writeFile(folder, name, text string) (string, error) {
-	path := filepath.Join(folder, name)
-	return path, os.WriteFile(path, []byte(text), 0o600)
 }

@@ -58,12 +58,21 @@ func (p *process) stop() {
 	p.once.Do(p.end)
 }
 
+// kill ends the process and its group as a crash would.
+func (p *process) kill() {
+	p.once.Do(func() { p.killGroup() })
+}
+
 func (p *process) end() {
 	_ = syscall.Kill(p.command.Process.Pid, syscall.SIGTERM)
 	select {
 	case <-p.ended:
 	case <-time.After(stopTimeout):
 	}
+	p.killGroup()
+}
+
+func (p *process) killGroup() {
 	_ = syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL)
 	<-p.ended
 	_ = p.log.Close()

@@ -41,7 +41,7 @@ listener "tcp" {
 }
 `
 
-func (l *Lab) startVault(ctx context.Context, plugin string) error {
+func (l *Lab) startVault(ctx context.Context) error {
 	binary, err := tool("vault")
 	if err != nil {
 		return err
@@ -60,8 +60,8 @@ func (l *Lab) startVault(ctx context.Context, plugin string) error {
 	}
 	text := fmt.Sprintf(vaultConfig, ports[0], plugins, filepath.Join(l.Folder, "vault"))
 	text += fmt.Sprintf("cluster_addr = \"http://127.0.0.1:%d\"\n", ports[1])
-	config, err := writeFile(l.Folder, "vault.hcl", text)
-	if err != nil {
+	config := filepath.Join(l.Folder, "vault.hcl")
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err
 	}
 	environment, err := l.vaultEnvironment()
@@ -85,11 +85,11 @@ func (l *Lab) startVault(ctx context.Context, plugin string) error {
 	}
 	client.ClearToken() // whatever the environment says
 	l.Vault = &Vault{Address: address, Client: client, Binary: binary, Audit: filepath.Join(l.Folder, "audit.log"), Log: server.log.Name(), Plugins: plugins, server: server}
-	return l.Vault.setUp(ctx, plugin)
+	return l.Vault.setUp(ctx, l.Plugin)
 }
 
 // vaultEnvironment gives Vault, and so the plugin, a folder for sockets that goes
-// with the lab, and AWS credentials of the machine: the cloud's.
+// with the lab, and the cloud's key as the machine's AWS credentials.
 func (l *Lab) vaultEnvironment() ([]string, error) {
 	sockets := filepath.Join(l.Folder, "s")
 	if err := os.Mkdir(sockets, 0o700); err != nil {
@@ -97,11 +97,7 @@ func (l *Lab) vaultEnvironment() ([]string, error) {
 	}
 	environment := []string{"VAULT_PLUGIN_TMPDIR=" + sockets, "AWS_EC2_METADATA_DISABLED=true"}
 	if l.Cloud != nil {
-		file, err := writeFile(l.Folder, "aws", fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", l.Cloud.Engine.Access, l.Cloud.Engine.Secret))
-		if err != nil {
-			return nil, err
-		}
-		environment = append(environment, "AWS_SHARED_CREDENTIALS_FILE="+file)
+		environment = append(environment, "AWS_ACCESS_KEY_ID="+l.Cloud.Engine.Access, "AWS_SECRET_ACCESS_KEY="+l.Cloud.Engine.Secret, "AWS_SESSION_TOKEN=")
 	}
 	return environment, nil
 }

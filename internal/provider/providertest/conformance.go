@@ -247,7 +247,7 @@ func (s suite) revokeFails(t *testing.T, executed bool) {
 }
 
 func (s suite) endsByItself(t *testing.T) {
-	prepared, minted := s.mint(t, 2*time.Second)
+	prepared, minted := s.mint(t, 4*time.Second)
 	s.works(t, minted.Fields)
 	time.Sleep(time.Until(prepared.expiresAt))
 	s.dead(t, minted.Fields)
