@@ -39,6 +39,12 @@ func checkName(field, value string, longest int) error {
 	return nil
 }
 
+// nameIn reads the name of a role or target from a path.
+func nameIn(data *framework.FieldData, field string) (string, error) {
+	name := data.Get(field).(string)
+	return name, checkName(field, name, maxName)
+}
+
 // maxDuration is longer than a credential for one task can have to live, and as
 // long as a session may be on MinIO.
 const maxDuration = 365 * 24 * time.Hour

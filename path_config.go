@@ -50,7 +50,7 @@ func (b *backend) pathConfig() []*framework.Path {
 			Pattern:      "config/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "targets"},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{Callback: b.listConfig, Summary: "List the targets."},
+				logical.ListOperation: &framework.PathOperation{Callback: listEntries(configPrefix), Summary: "List the targets."},
 			},
 			HelpSynopsis:    "List the targets.",
 			HelpDescription: "Lists the names of the systems that credentials can be minted on.",
@@ -59,7 +59,7 @@ func (b *backend) pathConfig() []*framework.Path {
 			Pattern:        "config/(?P<target>(?s:.+))",
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "target"},
 			Fields:         fields,
-			ExistenceCheck: b.configExists,
+			ExistenceCheck: entryExists(configPrefix, "target"),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation:   &framework.PathOperation{Callback: b.readConfig, Summary: "Read a target."},
 				logical.CreateOperation: &framework.PathOperation{Callback: b.writeConfig, Summary: "Configure a target.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
@@ -72,33 +72,8 @@ func (b *backend) pathConfig() []*framework.Path {
 	}
 }
 
-func (b *backend) listConfig(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := req.Storage.List(ctx, configPrefix)
-	if err != nil {
-		return nil, fmt.Errorf("listing targets: %w", err)
-	}
-	return logical.ListResponse(names), nil
-}
-
-func (b *backend) configExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
-	name, err := targetName(data)
-	if err != nil {
-		return false, nil // the write that follows says what is wrong
-	}
-	_, err = readTarget(ctx, req.Storage, name)
-	if errors.Is(err, errNoTarget) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func targetName(data *framework.FieldData) (string, error) {
-	name := data.Get("target").(string)
-	return name, checkName("target", name, maxName)
-}
-
 func (b *backend) readConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	name, err := targetName(data)
+	name, err := nameIn(data, "target")
 	if err != nil {
 		return refuse(err)
 	}
@@ -129,7 +104,7 @@ func isSensitive(field *framework.FieldSchema) bool {
 // that kept the stored secret would send it to whatever endpoint the writer
 // names.
 func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	name, err := targetName(data)
+	name, err := nameIn(data, "target")
 	if err != nil {
 		return refuse(err)
 	}
@@ -171,14 +146,10 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	if err := b.targetStays(ctx, req.Storage, name, configured); err != nil {
 		return refuse(err)
 	}
-	entry, err := logical.StorageEntryJSON(configPrefix+name, configured.target)
-	if err != nil {
-		return nil, fmt.Errorf("encoding target %q: %w", name, err)
-	}
-	err = req.Storage.Put(ctx, entry)
+	err = writeEntry(ctx, req.Storage, configPrefix+name, configured.target)
 	b.targets.drop(name) // on an error too: storage may have taken the write
 	if err != nil {
-		return refuse(fmt.Errorf("writing target %q: %w", name, err))
+		return refuse(err)
 	}
 	if len(response.Warnings) == 0 {
 		return nil, nil
@@ -246,7 +217,7 @@ func (b *backend) liveGrants(ctx context.Context, storage logical.Storage, name 
 }
 
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	name, err := targetName(data)
+	name, err := nameIn(data, "target")
 	if err != nil {
 		return refuse(err)
 	}
@@ -257,10 +228,10 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 			return refuse(err)
 		}
 	}
-	err = req.Storage.Delete(ctx, configPrefix+name)
+	err = deleteEntry(ctx, req.Storage, configPrefix+name)
 	b.targets.drop(name)
 	if err != nil {
-		return refuse(fmt.Errorf("deleting target %q: %w", name, err))
+		return refuse(err)
 	}
 	return nil, nil
 }

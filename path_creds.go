@@ -100,7 +100,7 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 
 // order reads what the caller asks for and checks it against the role.
 func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData) (lifecycle.Order, []string, error) {
-	name, err := roleName(data)
+	name, err := nameIn(data, "role")
 	if err != nil {
 		return lifecycle.Order{}, nil, err
 	}

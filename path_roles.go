@@ -58,7 +58,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			Pattern:      "roles/?$",
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "roles"},
 			Operations: map[logical.Operation]framework.OperationHandler{
-				logical.ListOperation: &framework.PathOperation{Callback: b.listRoles, Summary: "List the roles."},
+				logical.ListOperation: &framework.PathOperation{Callback: listEntries(rolePrefix), Summary: "List the roles."},
 			},
 			HelpSynopsis:    "List the roles.",
 			HelpDescription: "Lists the names of the roles that credentials can be read for.",
@@ -67,7 +67,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			Pattern:        "roles/(?P<role>(?s:.+))",
 			DisplayAttrs:   &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "role"},
 			Fields:         fields,
-			ExistenceCheck: b.roleExists,
+			ExistenceCheck: entryExists(rolePrefix, "role"),
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.ReadOperation:   &framework.PathOperation{Callback: b.readRole, Summary: "Read a role."},
 				logical.CreateOperation: &framework.PathOperation{Callback: b.writeRole, Summary: "Create a role.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
@@ -81,33 +81,8 @@ func (b *backend) pathRoles() []*framework.Path {
 	}
 }
 
-func (b *backend) listRoles(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	names, err := req.Storage.List(ctx, rolePrefix)
-	if err != nil {
-		return nil, fmt.Errorf("listing roles: %w", err)
-	}
-	return logical.ListResponse(names), nil
-}
-
-func (b *backend) roleExists(ctx context.Context, req *logical.Request, data *framework.FieldData) (bool, error) {
-	name, err := roleName(data)
-	if err != nil {
-		return false, nil // the write that follows says what is wrong
-	}
-	_, err = readRole(ctx, req.Storage, name)
-	if errors.Is(err, errNoRole) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func roleName(data *framework.FieldData) (string, error) {
-	name := data.Get("role").(string)
-	return name, checkName("role", name, maxName)
-}
-
 func (b *backend) readRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	name, err := roleName(data)
+	name, err := nameIn(data, "role")
 	if err != nil {
 		return refuse(err)
 	}
@@ -138,7 +113,7 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 // writeRole creates, updates and patches: what is left out stays as it is, and
 // what a patch says is null is unset.
 func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	name, err := roleName(data)
+	name, err := nameIn(data, "role")
 	if err != nil {
 		return refuse(err)
 	}
@@ -165,14 +140,10 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 	if err := changed.validate(opened, b.grants.Now()); err != nil {
 		return refuse(err)
 	}
-	entry, err := logical.StorageEntryJSON(rolePrefix+name, changed)
-	if err != nil {
-		return nil, fmt.Errorf("encoding role %q: %w", name, err)
-	}
-	err = req.Storage.Put(ctx, entry)
+	err = writeEntry(ctx, req.Storage, rolePrefix+name, changed)
 	b.roles.drop(name) // on an error too: storage may have taken the write
 	if err != nil {
-		return refuse(fmt.Errorf("writing role %q: %w", name, err))
+		return refuse(err)
 	}
 	return b.roleWarnings(changed), nil
 }
@@ -244,16 +215,16 @@ func (b *backend) roleWarnings(stored role) *logical.Response {
 }
 
 func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	name, err := roleName(data)
+	name, err := nameIn(data, "role")
 	if err != nil {
 		return refuse(err)
 	}
 	b.definitions.Lock()
 	defer b.definitions.Unlock()
-	err = req.Storage.Delete(ctx, rolePrefix+name)
+	err = deleteEntry(ctx, req.Storage, rolePrefix+name)
 	b.roles.drop(name)
 	if err != nil {
-		return refuse(fmt.Errorf("deleting role %q: %w", name, err))
+		return refuse(err)
 	}
 	return nil, nil
 }

@@ -31,18 +31,7 @@ var errNoRole = errors.New("role does not exist")
 
 // readRole reads a role's entry. The error is errNoRole where it has none.
 func readRole(ctx context.Context, storage logical.Storage, name string) (role, error) {
-	entry, err := storage.Get(ctx, rolePrefix+name)
-	if err != nil {
-		return role{}, fmt.Errorf("reading role %q: %w", name, err)
-	}
-	if entry == nil {
-		return role{}, errNoRole
-	}
-	var stored role
-	if err := entry.DecodeJSON(&stored); err != nil {
-		return role{}, fmt.Errorf("decoding role %q: %w", name, err)
-	}
-	return stored, nil
+	return readEntry[role](ctx, storage, rolePrefix+name, errNoRole)
 }
 
 // scope is what the role grants.

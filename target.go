@@ -35,18 +35,7 @@ var errNoTarget = errors.New("target is not configured")
 
 // readTarget reads a target's entry. The error is errNoTarget where it has none.
 func readTarget(ctx context.Context, storage logical.Storage, name string) (target, error) {
-	entry, err := storage.Get(ctx, configPrefix+name)
-	if err != nil {
-		return target{}, fmt.Errorf("reading target %q: %w", name, err)
-	}
-	if entry == nil {
-		return target{}, errNoTarget
-	}
-	var stored target
-	if err := entry.DecodeJSON(&stored); err != nil {
-		return target{}, fmt.Errorf("decoding target %q: %w", name, err)
-	}
-	return stored, nil
+	return readEntry[target](ctx, storage, configPrefix+name, errNoTarget)
 }
 
 // openTarget returns the target of that name with its provider, from the cache

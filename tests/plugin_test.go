@@ -16,9 +16,9 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
-// pluginProcesses lists the plugin's processes that run from the shared
-// Vault's plugin folder.
-func pluginProcesses(t *testing.T) []int {
+// pluginProcesses lists the plugin's processes that run from a Vault's plugin
+// folder.
+func pluginProcesses(t *testing.T, vault *lab.Vault) []int {
 	t.Helper()
 	output, err := exec.CommandContext(t.Context(), "ps", "-A", "-o", "pid=,args=").Output()
 	if err != nil {
@@ -27,7 +27,7 @@ func pluginProcesses(t *testing.T) []int {
 	var pids []int
 	for line := range strings.Lines(string(output)) {
 		fields := strings.Fields(line)
-		if len(fields) < 2 || !strings.HasPrefix(fields[1], servers.Vault.Plugins+"/") {
+		if len(fields) < 2 || !strings.HasPrefix(fields[1], vault.Plugins+"/") {
 			continue
 		}
 		pid, err := strconv.Atoi(fields[0])
@@ -44,7 +44,7 @@ func pluginProcesses(t *testing.T) []int {
 func TestPluginKilledBetweenTwoReads(t *testing.T) {
 	m := newMount(t)
 	session, user := m.mint(onStore+"/JIRA-1"), m.mint(onCloud+"/JIRA-1")
-	pids := pluginProcesses(t)
+	pids := pluginProcesses(t, servers.Vault)
 	if len(pids) == 0 {
 		t.Fatal("no plugin process to kill")
 	}
@@ -124,6 +124,47 @@ func TestMountDisabled(t *testing.T) {
 		denied(t, "a session of a disabled mount", sessions[i].inStore(t.Context()))
 		denied(t, "a user of a disabled mount", users[i].inCloud(t.Context()))
 	}
+}
+
+// Without Vault the store's own clock ends a session, and the plugin's process
+// ends, too.
+func TestVaultKilled(t *testing.T) {
+	lost, err := lab.Start(t.Context(), lab.Options{Plugin: servers.Plugin})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(lost.Close)
+	client := lost.Vault.Client.Logical()
+	if err := lost.Vault.Client.Sys().MountWithContext(t.Context(), "precision", &api.MountInput{Type: lab.PluginName}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.WriteWithContext(t.Context(), "precision/config/store", map[string]any{
+		"type": "minio", "endpoint": lost.Store.Endpoint, "access_key": lost.Store.Engine.Access, "secret_key": lost.Store.Engine.Secret,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.WriteWithContext(t.Context(), "precision/roles/upload", map[string]any{"target": "store", "action": putObject, "resource": uploads, "ttl": "6s"}); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := client.ReadWithContext(t.Context(), "precision/creds/upload/JIRA-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	minted, err := readCredential(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(pluginProcesses(t, lost.Vault)) == 0 {
+		t.Fatal("no plugin process runs")
+	}
+	if err := syscall.Kill(lost.Vault.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	upload := func() error { return lab.Put(t.Context(), lost.Store.S3(minted.key), "releases", "app/1.tgz") }
+	allowed(t, "the session without Vault", upload())
+	time.Sleep(time.Until(minted.expiresAt))
+	denied(t, "the session at expires_at without Vault", upload())
+	eventually(t, "the plugin's process ends", 10*time.Second, func() bool { return len(pluginProcesses(t, lost.Vault)) == 0 })
 }
 
 // No secret is in what is written down: the audit log has hashes, Vault's and

@@ -28,6 +28,9 @@ type Vault struct {
 	server *process
 }
 
+// PID is the server's process; its plugins are others.
+func (v *Vault) PID() int { return v.server.command.Process.Pid }
+
 const vaultConfig = `
 disable_mlock    = true
 api_addr         = "http://127.0.0.1:%[1]d"
