@@ -170,6 +170,7 @@ func verify(ctx context.Context, tried provider.Provider) (provider.Verification
 
 // targetStays refuses to let a target of that name become another system while
 // grants live on it: there, revoking them would find nothing and call them dead.
+// The same holds for a user that can't end them.
 func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name string, after openTarget) error {
 	stored, err := readTarget(ctx, storage, name)
 	if errors.Is(err, errNoTarget) {
@@ -193,7 +194,7 @@ func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name
 		return err
 	}
 	if live > 0 {
-		return invalid.Field("target", name, fmt.Sprintf("%d live grants are on %s, and this would point it to %s", live, identity(before.provider), identity(after.provider)),
+		return invalid.Field("target", name, fmt.Sprintf("live grants on it: %d; this would point it to another system, or to a user that can't end them", live),
 			"revoke their leases first, or choose another name")
 	}
 	return nil
@@ -260,7 +261,7 @@ func (b *backend) targetUnused(ctx context.Context, storage logical.Storage, nam
 		return err
 	}
 	if live > 0 {
-		return invalid.Field("target", name, fmt.Sprintf("%d live grants are on it", live), remedy)
+		return invalid.Field("target", name, fmt.Sprintf("live grants on it: %d", live), remedy)
 	}
 	return nil
 }
@@ -275,5 +276,5 @@ verify_connection=false. Secrets are stored sealed and never read back.
 
 A target that roles name or that live grants are on is only deleted with
 force=true, and a target that live grants are on can't be pointed to another
-system.
+system, or to a user that can't end them.
 `

@@ -12,11 +12,14 @@ PATH=$(printf %s "$PATH" | tr : '\n' | grep -vxF "$cache/bin" | paste -sd: -)
 
 # One run at a time: a second one waits, and then finds what the first has built.
 lock=$cache/tools.lock
+told=
 until mkdir "$lock" 2>/dev/null; do
   if ! kill -0 "$(cat "$lock/pid" 2>/dev/null || echo $$)" 2>/dev/null; then
     rm -rf "$lock" # left by a run that was killed
     continue
   fi
+  [[ -n $told ]] || echo "tools: waiting for another run; if there is none, remove .cache/tools.lock"
+  told=yes
   sleep 1
 done
 echo $$ >"$lock/pid"

@@ -202,7 +202,7 @@ func TestTargetInUseIsKept(t *testing.T) {
 	if _, err := m.Logical().DeleteWithContext(ctx, m.path+"/roles/"+onStore); err != nil {
 		t.Fatal(err)
 	}
-	if text := refusal(t, remove(nil)); !strings.Contains(text, "1 live grant") {
+	if text := refusal(t, remove(nil)); !strings.Contains(text, "live grants on it: 1") {
 		t.Errorf("%q does not count the live grants", text)
 	}
 	allowed(t, "a session whose role is gone", minted.inStore(ctx))
@@ -231,10 +231,14 @@ func TestTargetWithGrantsStays(t *testing.T) {
 	minted := m.mint(onStore + "/JIRA-1")
 	elsewhere := with(m.storeConfig(), map[string]any{"endpoint": "http://127.0.0.1:1", "verify_connection": false})
 	_, err := m.Logical().WriteWithContext(t.Context(), m.path+"/config/store", elsewhere)
-	if text := refusal(t, err); !strings.Contains(text, "1 live grant") || !strings.Contains(text, "127.0.0.1:1") {
+	if text := refusal(t, err); !strings.Contains(text, "live grants on it: 1") || !strings.Contains(text, "revoke their leases first") {
 		t.Errorf("%q does not say what is in the way", text)
 	}
-	m.write("config/store", m.storeConfig()) // the same system again
+	_, err = m.Logical().WriteWithContext(t.Context(), m.path+"/config/store", with(m.storeConfig(), map[string]any{
+		"access_key": servers.Store.Root.Access, "secret_key": servers.Store.Root.Secret,
+	}))
+	refusal(t, err)
+	m.write("config/store", m.storeConfig()) // the same system and user again
 	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err != nil {
 		t.Fatal(err)
 	}

@@ -42,8 +42,8 @@ type Verifier interface {
 
 // Identified is a Provider that knows which system it speaks to.
 type Identified interface {
-	// Identity tells this system from any other of its kind, and stays the same
-	// when credentials or settings change; empty where it is not known.
+	// Identity is the same for two providers if each can end what the other has
+	// minted; empty where it is not known. It is compared, never shown.
 	Identity() string
 }
 

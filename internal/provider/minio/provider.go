@@ -136,8 +136,9 @@ func (m *minio) Revoke(ctx context.Context, handle provider.Handle) error {
 }
 
 // Identity implements provider.Identified. MinIO tells nobody but administrators
-// which deployment it is, so a store is known by its address.
-func (m *minio) Identity() string { return m.client.endpoint.Host }
+// which deployment it is, so a store is known by its address; and only their own
+// user can end sessions.
+func (m *minio) Identity() string { return m.client.endpoint.Host + "/" + m.client.accessKey }
 
 // Verify implements provider.Verifier: it opens and ends a session that may do
 // nothing, which is all that the engine will ever ask of the store.
