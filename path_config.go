@@ -186,7 +186,7 @@ func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name
 	if err != nil {
 		return err
 	}
-	if identity(before.provider) == identity(after.provider) {
+	if before.system == after.system {
 		return nil
 	}
 	live, err := b.liveGrants(ctx, storage, name)
@@ -198,13 +198,6 @@ func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name
 			"revoke their leases first, or choose another name")
 	}
 	return nil
-}
-
-func identity(known provider.Provider) string {
-	if identified, able := known.(provider.Identified); able {
-		return identified.Identity()
-	}
-	return ""
 }
 
 // liveGrants counts the grants that live on a target.

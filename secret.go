@@ -21,6 +21,7 @@ const secretType = "precision_credential"
 type leaseData struct {
 	GrantID string          `json:"grant_id"`
 	Target  string          `json:"target"`
+	System  string          `json:"system"` // see openTarget
 	Handle  provider.Handle `json:"handle"`
 }
 
@@ -40,10 +41,11 @@ func (b *backend) secret() *framework.Secret {
 }
 
 // lease answers a read with an issued credential under its lease.
-func (b *backend) lease(issued lifecycle.Issued, data map[string]any) *logical.Response {
+func (b *backend) lease(issued lifecycle.Issued, system string, data map[string]any) *logical.Response {
 	response := b.Secret(secretType).Response(data, map[string]any{
 		"grant_id": issued.Grant.ID,
 		"target":   issued.Grant.Target,
+		"system":   system,
 		"handle":   issued.Credential.Handle,
 	})
 	response.Secret.TTL = issued.Lease
@@ -64,6 +66,9 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 	}
 	if err != nil {
 		return nil, err
+	}
+	if opened.system != data.System {
+		return nil, fmt.Errorf("grant %s can't be ended because target %q is another system now, or another user's: configure it as it was and revoke the lease again", data.GrantID, data.Target)
 	}
 	return nil, bare(b.grants.End(ctx, req.Storage, opened.provider, data.GrantID, data.Handle))
 }

@@ -2,6 +2,8 @@ package precision
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -28,6 +30,9 @@ type target struct {
 type openTarget struct {
 	target
 	provider provider.Provider
+	// system tells where its credentials are minted, and so where a revoke has
+	// to go: a hash of the provider's Identity, or empty where it has none.
+	system string
 }
 
 // errNoTarget is returned for a target that is not configured.
@@ -59,7 +64,16 @@ func (b *backend) open(stored target) (openTarget, error) {
 	if err != nil {
 		return openTarget{}, err
 	}
-	return openTarget{target: stored, provider: opened}, nil
+	return openTarget{target: stored, provider: opened, system: systemOf(opened)}, nil
+}
+
+func systemOf(known provider.Provider) string {
+	identified, able := known.(provider.Identified)
+	if !able || identified.Identity() == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(identified.Identity()))
+	return hex.EncodeToString(sum[:8])
 }
 
 // typeNames lists the types of target that there are.

@@ -11,23 +11,25 @@ mkdir -p "$cache/bin" "$cache/log"
 PATH=$(printf %s "$PATH" | tr : '\n' | grep -vxF "$cache/bin" | paste -sd: -)
 
 # One run at a time: a second one waits, and then finds what the first has built.
+# The lock is a link that names its owner, which is made in one step.
 lock=$cache/tools.lock
 told=
-until mkdir "$lock" 2>/dev/null; do
-  if ! kill -0 "$(cat "$lock/pid" 2>/dev/null || echo $$)" 2>/dev/null; then
-    rm -rf "$lock" # left by a run that was killed
+until ln -s $$ "$lock" 2>/dev/null; do
+  owner=$(readlink "$lock" || true)
+  if [[ -n $owner ]] && ! kill -0 "$owner" 2>/dev/null; then
+    rm -f "$lock" # left by a run that was killed
     continue
   fi
   [[ -n $told ]] || echo "tools: waiting for another run; if there is none, remove .cache/tools.lock"
   told=yes
   sleep 1
 done
-echo $$ >"$lock/pid"
 clean_up() {
   trap - EXIT INT TERM HUP
   # A build in the background does not hear a Ctrl-C.
   pkill -TERM -P $$ 2>/dev/null || true
-  rm -rf "$lock" "$cache"/bin/.*.new
+  rm -f "$cache"/bin/.*.$$.new
+  [[ $(readlink "$lock") != $$ ]] || rm -f "$lock"
 }
 trap clean_up EXIT
 trap 'clean_up; exit 130' INT TERM HUP
@@ -70,7 +72,7 @@ build() {
   echo "tools: building $name ($(expected "$name"))"
   local started=$SECONDS
   # To a name of its own first: a build that is cut off leaves no half binary.
-  CGO_ENABLED=0 go build -C "$folder" -trimpath -buildvcs=false -o "$cache/bin/.$name.new" "$package" >"$cache/log/$name" 2>&1 &
+  CGO_ENABLED=0 go build -C "$folder" -trimpath -buildvcs=false -o "$cache/bin/.$name.$$.new" "$package" >"$cache/log/$name" 2>&1 &
   local building=$!
   trap 'kill "$building" 2>/dev/null; exit 130' TERM
   while kill -0 "$building" 2>/dev/null; do
@@ -84,7 +86,7 @@ build() {
     tail -n 20 "$cache/log/$name" >&2
     return 1
   fi
-  mv "$cache/bin/.$name.new" "$cache/bin/$name"
+  mv "$cache/bin/.$name.$$.new" "$cache/bin/$name"
   echo "$made" >"$cache/bin/$name.made"
   echo "tools: $name is built ($((SECONDS - started)) s)"
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go"
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
@@ -61,7 +62,7 @@ func attempts(oldVersion, upload *string) map[string]attempt {
 		"put, below":              {nil, put("releases", "app/exact/x", plain)},
 		"put, beside":             {nil, put("releases", "app/exact2", plain)},
 		"put, another bucket":     {nil, put("private", "app/exact", plain)},
-		"put with tags":           {[]string{"s3:PutObject"}, put("releases", "app/exact", func(i *s3.PutObjectInput) { i.Tagging = aws.String("a=b") })},
+		"put with tags":           {nil, put("releases", "app/exact", func(i *s3.PutObjectInput) { i.Tagging = aws.String("a=b") })},
 		"get":                     {[]string{"s3:GetObject"}, get(&s3.GetObjectInput{Bucket: name, Key: key})},
 		"get an old version":      {[]string{"s3:GetObject"}, get(&s3.GetObjectInput{Bucket: name, Key: key, VersionId: oldVersion})},
 		"get another object":      {nil, get(&s3.GetObjectInput{Bucket: name, Key: aws.String("app/beside")})},
@@ -70,7 +71,7 @@ func attempts(oldVersion, upload *string) map[string]attempt {
 			_, err := c.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: name, Key: key})
 			return err
 		}},
-		"put tags": {[]string{"s3:PutObjectTagging"}, func(ctx context.Context, c *s3.Client) error {
+		"put tags": {nil, func(ctx context.Context, c *s3.Client) error {
 			_, err := c.PutObjectTagging(ctx, &s3.PutObjectTaggingInput{Bucket: name, Key: key, Tagging: tags})
 			return err
 		}},
@@ -94,7 +95,7 @@ func attempts(oldVersion, upload *string) map[string]attempt {
 			_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: name, Key: key, VersionId: oldVersion})
 			return err
 		}},
-		"delete":        {[]string{"s3:DeleteObject"}, func(ctx context.Context, c *s3.Client) error { return lab.Delete(ctx, c, "releases", "app/exact") }},
+		"delete":        {nil, func(ctx context.Context, c *s3.Client) error { return lab.Delete(ctx, c, "releases", "app/exact") }},
 		"delete beside": {nil, func(ctx context.Context, c *s3.Client) error { return lab.Delete(ctx, c, "releases", "app/beside") }},
 		"abort the upload": {[]string{"s3:AbortMultipartUpload"}, func(ctx context.Context, c *s3.Client) error {
 			_, err := c.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: name, Key: key, UploadId: upload})
@@ -121,6 +122,30 @@ func attempts(oldVersion, upload *string) map[string]attempt {
 		"get versioning": {[]string{"s3:GetBucketVersioning"}, func(ctx context.Context, c *s3.Client) error {
 			_, err := c.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: name})
 			return err
+		}},
+		"put over an old version": {[]string{"s3:PutObject"}, func(ctx context.Context, c *s3.Client) error {
+			_, err := c.PutObject(ctx, &s3.PutObjectInput{Bucket: name, Key: key, Body: strings.NewReader("x")}, func(options *s3.Options) {
+				options.APIOptions = append(options.APIOptions, withQuery("versionId", *oldVersion))
+			})
+			return err
+		}},
+		"delete all below, by force": {nil, func(ctx context.Context, c *s3.Client) error {
+			_, err := c.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: name, Key: key}, func(options *s3.Options) {
+				options.APIOptions = append(options.APIOptions, smithyhttp.AddHeaderValue("X-Minio-Force-Delete", "true"))
+			})
+			return err
+		}},
+		"delete many, out of the prefix": {nil, func(ctx context.Context, c *s3.Client) error {
+			answer, err := c.DeleteObjects(ctx, &s3.DeleteObjectsInput{Bucket: name, Delete: &types.Delete{Objects: []types.ObjectIdentifier{
+				{Key: aws.String("app/../app/beside")}, {Key: aws.String("app/./exact")}, {Key: key},
+			}}})
+			if err != nil {
+				return err
+			}
+			if len(answer.Deleted) > 0 || len(answer.Errors) == 0 {
+				return nil
+			}
+			return &smithy.GenericAPIError{Code: aws.ToString(answer.Errors[0].Code)}
 		}},
 		"get the bucket's policy": {nil, func(ctx context.Context, c *s3.Client) error {
 			_, err := c.GetBucketPolicy(ctx, &s3.GetBucketPolicyInput{Bucket: name})
@@ -225,6 +250,10 @@ func TestStoreSessionCannotSetTheClock(t *testing.T) {
 	store := openProvider(t, minio.Type(), provider.Settings{"endpoint": servers.Store.Endpoint, "access_key": servers.Store.Engine.Access, "secret_key": servers.Store.Engine.Secret})
 	minted := mintDirectly(t, store, putObject, uploads, 2*time.Second)
 	client := servers.Store.S3(keyIn(minted.Fields).key)
+	if err := lab.Put(ctx, servers.Store.S3(servers.Store.Root), "releases", "app/there"); err != nil {
+		t.Fatal(err)
+	}
+	reader := servers.Store.S3(keyIn(mintDirectly(t, store, "s3:GetObject", uploads, 2*time.Second).Fields).key)
 	time.Sleep(3 * time.Second) // a second more than it lives
 	denied(t, "the session after its end", lab.Put(ctx, client, "releases", "app/late"))
 	past := "2020-01-01T00:00:00Z"
@@ -237,6 +266,16 @@ func TestStoreSessionCannotSetTheClock(t *testing.T) {
 			})
 			denied(t, fmt.Sprintf("the session after its end with header %s: %v", header, values), err)
 		}
+	}
+	// A request's tags are condition keys as well, under names that can be left.
+	for _, tag := range []string{"../CurrentTime=", "../../CurrentTime=", "../Currenttime=", "a=b&../CurrentTime=", "../RequestObjectTagKeys=x&../CurrentTime="} {
+		tagged := func(options *s3.Options) {
+			options.APIOptions = append(options.APIOptions, smithyhttp.AddHeaderValue("X-Amz-Tagging", tag+past), smithyhttp.AddHeaderValue("Requestobjecttagkeys", "x"))
+		}
+		_, err := client.PutObject(ctx, &s3.PutObjectInput{Bucket: aws.String("releases"), Key: aws.String("app/late"), Body: strings.NewReader("x")}, tagged)
+		denied(t, "putting after the end with tags "+tag, err)
+		_, err = reader.GetObject(ctx, &s3.GetObjectInput{Bucket: aws.String("releases"), Key: aws.String("app/there")}, tagged)
+		denied(t, "getting after the end with tags "+tag, err)
 	}
 	for _, parameter := range []string{"CurrentTime", "Currenttime", "currenttime", "aws:CurrentTime"} {
 		presigned, err := s3.NewPresignClient(client).PresignPutObject(ctx, &s3.PutObjectInput{Bucket: aws.String("releases"), Key: aws.String("app/late")}, func(options *s3.PresignOptions) {

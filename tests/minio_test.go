@@ -29,7 +29,7 @@ func TestStoreSessionIsExact(t *testing.T) {
 	}
 	want := `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"s3:PutObject","Resource":"` + uploads +
 		`","Condition":{"DateLessThan":{"aws:CurrentTime":"` + minted.Data["expires_at"].(string) +
-		`"},"ForAllValues:StringEquals":{"aws:CurrentTime":"${aws:CurrentTime}"}}}]}`
+		`"},"ForAllValues:StringEquals":{"aws:CurrentTime":"${aws:CurrentTime}"}}},{"Effect":"Deny","Action":"s3:*","Resource":"arn:aws:s3:::*","Condition":{"Null":{"s3:RequestObjectTagKeys":"false"}}}]}`
 	if minted.Data["policy"] != want {
 		t.Errorf("policy %s, want %s", minted.Data["policy"], want)
 	}

@@ -108,6 +108,7 @@ func (l *Lab) run(name, binary string, environment []string, arguments ...string
 		return nil, err
 	}
 	l.processes = append(l.processes, started)
+	started.stopped = func() { l.watchdog.forget(started) }
 	return started, l.watchdog.watch(started)
 }
 

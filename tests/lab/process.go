@@ -28,6 +28,7 @@ type process struct {
 	log     *os.File
 	ended   chan struct{}
 	once    sync.Once
+	stopped func() // is called when the process has ended, if set
 }
 
 func startProcess(folder, name, binary string, environment []string, arguments ...string) (*process, error) {
@@ -76,6 +77,9 @@ func (p *process) killGroup() {
 	_ = syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL)
 	<-p.ended
 	_ = p.log.Close()
+	if p.stopped != nil {
+		p.stopped()
+	}
 }
 
 // ready waits until the server answers at url.

@@ -17,10 +17,16 @@ type watchdog struct {
 	input   io.WriteCloser
 }
 
-// watching reads the process groups that are to be killed, one a line, and does
-// so at the end of its input; then it removes the lab's folder.
+// watching reads the process groups that are to be killed, one a line, with a
+// "-" before those that have ended, and kills them at the end of its input; then
+// it removes the lab's folder.
 const watching = `groups=
-while read -r group; do groups="$groups $group"; done
+while read -r group; do
+  case $group in
+  -*) groups=$(printf '%s\n' $groups | grep -vx -- "${group#-}") ;;
+  *) groups="$groups $group" ;;
+  esac
+done
 for group in $groups; do kill -s KILL -- "-$group" 2>/dev/null; done
 sleep 1
 rm -rf "$1"`
@@ -43,6 +49,11 @@ func startWatchdog(folder string) (*watchdog, error) {
 func (w *watchdog) watch(server *process) error {
 	_, err := fmt.Fprintln(w.input, server.command.Process.Pid)
 	return err
+}
+
+// forget takes a process's group off again.
+func (w *watchdog) forget(server *process) {
+	_, _ = fmt.Fprintln(w.input, -server.command.Process.Pid) // a watchdog that is gone kills nobody
 }
 
 // dismiss ends the watchdog without a deed.

@@ -134,9 +134,13 @@ func (c *client) createUser(ctx context.Context, handle provider.Handle, policy 
 	}, nil
 }
 
-// deleteUser deletes key and policy side by side, which kills the credential and
-// any session that was got with it, and then the user. Without the key's id, as
-// after a mint that failed, the keys are looked up first.
+// deleteUser deletes key and policy side by side, and then the user: the key is
+// dead with the first, a session that was got with it with the last. Without the
+// key's id, as after a mint that failed, the keys are looked up first.
+//
+// Where a call fails after the policy went, the user is fenced: without a policy
+// nothing would keep a key or a session of it from what a resource's own policy
+// gives to everybody, nor end it.
 func (c *client) deleteUser(ctx context.Context, handle provider.Handle) error {
 	name := handle[handleUser]
 	if name == "" {
@@ -159,12 +163,18 @@ func (c *client) deleteUser(ctx context.Context, handle provider.Handle) error {
 		return nil
 	})
 	_ = calls.Wait() // each error has its own meaning
-	if keyErr != nil && policyErr == nil {
-		keyErr = errors.Join(keyErr, c.denyAll(ctx, user))
+	err := errors.Join(keyErr, policyErr)
+	if err == nil {
+		err = c.deleteBareUser(ctx, user)
 	}
-	if err := errors.Join(keyErr, policyErr); err != nil {
-		return err
+	if err != nil && policyErr == nil {
+		err = errors.Join(err, c.denyAll(ctx, user))
 	}
+	return err
+}
+
+// deleteBareUser deletes a user that has neither policy nor known key left.
+func (c *client) deleteBareUser(ctx context.Context, user *string) error {
 	_, err := c.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})
 	if conflict := new(types.DeleteConflictException); errors.As(err, &conflict) {
 		// A key that the handle doesn't name, such as one from a mint whose answer
@@ -180,9 +190,8 @@ func (c *client) deleteUser(ctx context.Context, handle provider.Handle) error {
 // fenceTimeout bounds the putting up of denyAll.
 const fenceTimeout = 5 * time.Second
 
-// denyAll fences a user whose key could not be deleted although its policy was:
-// without one, nothing would keep it from what a resource's own policy gives to
-// everybody, nor end it. That the user is gone is as good.
+// denyAll gives a user a policy that denies everything. That the user is gone is
+// as good.
 func (c *client) denyAll(ctx context.Context, user *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fenceTimeout)
 	defer cancel()

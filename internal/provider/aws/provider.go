@@ -147,8 +147,8 @@ func (a *account) Mint(ctx context.Context, handle provider.Handle, policy provi
 	return a.client.createUser(ctx, handle, policy)
 }
 
-// Revoke implements provider.Provider: three calls in two round trips, and dead
-// after the first.
+// Revoke implements provider.Provider: three calls in two round trips. The key is
+// dead after the first.
 func (a *account) Revoke(ctx context.Context, handle provider.Handle) error {
 	return a.client.deleteUser(ctx, handle)
 }

@@ -83,8 +83,14 @@ func open(settings provider.Settings, _ provider.Facts) (provider.Provider, erro
 
 // Compile implements provider.Provider.
 func (m *minio) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
+	if why, known := inexact[granted.Action()]; known {
+		return "", invalid.Field("action", granted.Action(), "can't be granted exactly: "+why, "name "+invalid.OneOf(Actions()))
+	}
 	arn, err := m.catalog.Check(granted)
 	if err != nil {
+		return "", err
+	}
+	if err := checkKey(arn); err != nil {
 		return "", err
 	}
 	return compile(granted, arn, bounds.ExpiresAt)
@@ -120,15 +126,17 @@ func (m *minio) Mint(ctx context.Context, handle provider.Handle, policy provide
 // that have been asked for since.
 func (m *minio) Revoke(ctx context.Context, handle provider.Handle) error {
 	const attempts = 3 // the second finds what the question has loaded
+	var err error
 	for range attempts {
-		if err := m.client.revokeTokens(ctx, handle[handleParent], handle[handleRevokeType]); err != nil {
-			return err
-		}
+		err = m.client.revokeTokens(ctx, handle[handleParent], handle[handleRevokeType])
 		if handle[handleAccessKey] == "" {
-			return nil // the answer to the mint was lost, so nobody holds the session
+			return err // the answer to the mint was lost, so nobody holds the session
 		}
-		alive, err := m.client.answersTo(ctx, handle[handleAccessKey])
-		if err != nil || !alive {
+		alive, asked := m.client.answersTo(ctx, handle[handleAccessKey])
+		if asked == nil && !alive {
+			return nil // even if the user that was to end it is gone
+		}
+		if err = errors.Join(err, asked); err != nil {
 			return err
 		}
 	}
