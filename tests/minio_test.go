@@ -20,6 +20,9 @@ func TestStoreSessionIsExact(t *testing.T) {
 	if minted.Renewable {
 		t.Error("the lease is renewable")
 	}
+	if _, err := m.Sys().RenewWithContext(t.Context(), minted.LeaseID, 3600); err == nil {
+		t.Error("the lease was renewed")
+	}
 	if left := time.Until(minted.expiresAt); left < 9*time.Minute || left > 10*time.Minute+time.Second {
 		t.Errorf("expires_at is %s away, want 10m", left)
 	}
@@ -113,6 +116,20 @@ func TestStoreSessionDiesOnRevokeAfterARestart(t *testing.T) {
 		}
 		denied(t, "a session from before the restart", session.inStore(t.Context()))
 	}
+}
+
+// The shortest life is one second, and its lease is no longer.
+func TestStoreSessionOfOneSecond(t *testing.T) {
+	m := newMount(t)
+	minted := m.mint(onStore+"/JIRA-1", "ttl=1s")
+	if minted.LeaseDuration != 1 {
+		t.Errorf("lease of %d s, want 1", minted.LeaseDuration)
+	}
+	if left := time.Until(minted.expiresAt); left > 2*time.Second {
+		t.Errorf("the credential lives for %s, want less than 2s", left)
+	}
+	time.Sleep(time.Until(minted.expiresAt))
+	denied(t, "the session at expires_at", minted.inStore(t.Context()))
 }
 
 // Within its lease a session works; at its end it is dead, whether Vault's revoke
