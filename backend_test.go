@@ -27,7 +27,10 @@ type countingStorage struct {
 	logical.InmemStorage
 	reads, writes atomic.Int64
 	readOnly      atomic.Bool
+	breaks        atomic.Bool // takes a write, and says that it has failed
 }
+
+var errBroken = errors.New("storage broke")
 
 func (s *countingStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
 	s.reads.Add(1)
@@ -39,7 +42,10 @@ func (s *countingStorage) Put(ctx context.Context, entry *logical.StorageEntry) 
 		return logical.ErrReadOnly
 	}
 	s.writes.Add(1)
-	return s.InmemStorage.Put(ctx, entry)
+	if err := s.InmemStorage.Put(ctx, entry); err != nil || !s.breaks.Load() {
+		return err
+	}
+	return errBroken
 }
 
 func (s *countingStorage) Delete(ctx context.Context, key string) error {
@@ -202,6 +208,20 @@ func TestStandbyForwards(t *testing.T) {
 	}
 	if e.target.Live() != live {
 		t.Error("a standby minted a credential")
+	}
+}
+
+// A write that failed may have been taken: the next mint looks again.
+func TestAFailedWriteIsNotForgotten(t *testing.T) {
+	e := newEngine(t)
+	e.do(logical.ReadOperation, "creds/reset", nil)
+	e.storage.breaks.Store(true)
+	if _, err := e.try(logical.UpdateOperation, "roles/reset", map[string]any{"resource": "two"}); !errors.Is(err, errBroken) {
+		t.Errorf("got %v, want %v", err, errBroken)
+	}
+	e.storage.breaks.Store(false)
+	if resource := e.do(logical.ReadOperation, "creds/reset", nil).Data["resource"]; resource != "two" {
+		t.Errorf("resource %v after a write that storage has taken, want two", resource)
 	}
 }
 
