@@ -75,7 +75,7 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	b.definitions.RLock()
 	recorded := sync.OnceFunc(b.definitions.RUnlock)
 	defer recorded()
-	order, system, warnings, err := b.order(ctx, req, data)
+	order, warnings, err := b.order(ctx, req, data)
 	if err != nil {
 		return refuse(err)
 	}
@@ -93,51 +93,51 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 		"expires_at": issued.Grant.ExpiresAt.Format(time.RFC3339),
 		"policy":     string(issued.Policy),
 	})
-	response := b.lease(issued, system, answer)
+	response := b.lease(issued, answer)
 	response.Warnings = warnings
 	return response, nil
 }
 
-// order reads what the caller asks for and checks it against the role. It also
-// returns the target's system, and what the caller is to be warned of.
-func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData) (order lifecycle.Order, system string, warnings []string, err error) {
+// order reads what the caller asks for and checks it against the role.
+func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData) (order lifecycle.Order, warnings []string, err error) {
 	name, err := nameIn(data, "role")
 	if err != nil {
-		return lifecycle.Order{}, "", nil, err
+		return lifecycle.Order{}, nil, err
 	}
 	task := ""
 	if _, withTask := data.Schema["task"]; withTask {
 		task = data.Get("task").(string)
 		if err := checkName("task", task, maxTask); err != nil {
-			return lifecycle.Order{}, "", nil, err
+			return lifecycle.Order{}, nil, err
 		}
 	}
 	stored, err := b.roles.get(name, func() (role, error) { return readRole(ctx, req.Storage, name) })
 	if errors.Is(err, errNoRole) {
-		return lifecycle.Order{}, "", nil, invalid.Field("role", name, "no such role exists", "read a role that is defined at roles/")
+		return lifecycle.Order{}, nil, invalid.Field("role", name, "no such role exists", "read a role that is defined at roles/")
 	}
 	if err != nil {
-		return lifecycle.Order{}, "", nil, err
+		return lifecycle.Order{}, nil, err
 	}
 	opened, err := b.openTarget(ctx, req.Storage, stored.Target)
 	if errors.Is(err, errNoTarget) {
-		return lifecycle.Order{}, "", nil, invalid.Field("role", name, fmt.Sprintf("its target %q is not configured any more", stored.Target), "configure the target again, or change the role")
+		return lifecycle.Order{}, nil, invalid.Field("role", name, fmt.Sprintf("its target %q is not configured any more", stored.Target), "configure the target again, or change the role")
 	}
 	if err != nil {
-		return lifecycle.Order{}, "", nil, err
+		return lifecycle.Order{}, nil, err
 	}
 	granted, err := stored.scope()
 	if err != nil {
-		return lifecycle.Order{}, "", nil, err
+		return lifecycle.Order{}, nil, err
 	}
 	requested := time.Duration(data.Get("ttl").(int)) * time.Second
 	ttl, warnings, err := stored.lifetime(requested, b.System())
 	if err != nil {
-		return lifecycle.Order{}, "", nil, err
+		return lifecycle.Order{}, nil, err
 	}
 	return lifecycle.Order{
 		Provider:    opened.provider,
 		Target:      stored.Target,
+		System:      opened.system,
 		Mount:       b.mountUUID,
 		Role:        name,
 		Task:        task,
@@ -146,7 +146,7 @@ func (b *backend) order(ctx context.Context, req *logical.Request, data *framewo
 		TTL:         ttl,
 		EntityID:    req.EntityID,
 		DisplayName: req.DisplayName,
-	}, opened.system, warnings, nil
+	}, warnings, nil
 }
 
 const credsHelp = `

@@ -21,7 +21,7 @@ const secretType = "precision_credential"
 type leaseData struct {
 	GrantID string          `json:"grant_id"`
 	Target  string          `json:"target"`
-	System  string          `json:"system"` // see openTarget
+	System  string          `json:"system"` // see ledger.Grant
 	Handle  provider.Handle `json:"handle"`
 }
 
@@ -41,11 +41,11 @@ func (b *backend) secret() *framework.Secret {
 }
 
 // lease answers a read with an issued credential under its lease.
-func (b *backend) lease(issued lifecycle.Issued, system string, data map[string]any) *logical.Response {
+func (b *backend) lease(issued lifecycle.Issued, data map[string]any) *logical.Response {
 	response := b.Secret(secretType).Response(data, map[string]any{
 		"grant_id": issued.Grant.ID,
 		"target":   issued.Grant.Target,
-		"system":   system,
+		"system":   issued.Grant.System,
 		"handle":   issued.Credential.Handle,
 	})
 	response.Secret.TTL = issued.Lease

@@ -126,47 +126,38 @@ func TestCloudUserCarriesItsGrant(t *testing.T) {
 	}
 }
 
-// What kills comes first: key and policy are gone although the user can't be
-// deleted, and the lease stays for another try.
-func TestCloudUserIsDeadBeforeItIsDeleted(t *testing.T) {
-	m := newMount(t)
-	minted := m.mint(onCloud + "/JIRA-1")
-	servers.Cloud.Refuse("DeleteUser")
+// failsOnce revokes a user's lease while AWS refuses an action: the revoke says
+// so, and the user can do nothing. Then it revokes again, and nothing is left.
+func (m *mount) failsOnce(minted credential, action string) {
+	m.t.Helper()
+	revoke := func() error { return m.Sys().RevokeWithOptionsWithContext(m.t.Context(), revokeNow(minted.LeaseID)) }
+	servers.Cloud.Refuse(action)
 	defer servers.Cloud.Refuse("")
-	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err == nil {
-		t.Error("a revoke says that all is well although the user is there")
+	if err := revoke(); err == nil {
+		m.t.Errorf("a revoke says that all is well although AWS refused %s", action)
 	}
-	denied(t, "the user without key and policy", minted.inCloud(t.Context()))
+	denied(m.t, "the user after a revoke that failed", minted.inCloud(m.t.Context()))
 	servers.Cloud.Refuse("")
-	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err != nil {
-		t.Fatal(err)
+	if err := revoke(); err != nil {
+		m.t.Fatal(err)
 	}
 	if users := m.users(); len(users) != 0 {
-		t.Errorf("users %v are left", users)
+		m.t.Errorf("users %v are left", users)
 	}
 }
 
-// A key that can't be deleted is not left without a fence when its policy is.
-func TestCloudUserWhoseKeyCannotBeDeleted(t *testing.T) {
+// Wherever a revoke fails, what is left of the user is fenced: its policy is the
+// minted one, or one that denies everything.
+func TestCloudUserWhoseRevokeFails(t *testing.T) {
 	m := newMount(t)
-	minted := m.mint(onCloud + "/JIRA-1")
-	servers.Cloud.Refuse("DeleteAccessKey")
-	defer servers.Cloud.Refuse("")
-	minting := len(servers.Cloud.Calls(minted.grant()))
-	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err == nil {
-		t.Error("a revoke says that all is well although the key is there")
-	}
 	const denyAll = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}`
-	if sent := policyIn(servers.Cloud.Calls(minted.grant())[minting:]); sent != denyAll {
-		t.Errorf("the user is left with policy %q, want %s", sent, denyAll)
-	}
-	denied(t, "the fenced user", minted.inCloud(t.Context()))
-	servers.Cloud.Refuse("")
-	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err != nil {
-		t.Fatal(err)
-	}
-	if users := m.users(); len(users) != 0 {
-		t.Errorf("users %v are left", users)
+	for action, want := range map[string]string{"DeleteAccessKey": denyAll, "DeleteUser": denyAll, "DeleteUserPolicy": ""} {
+		minted := m.mint(onCloud + "/JIRA-1")
+		minting := len(servers.Cloud.Calls(minted.grant()))
+		m.failsOnce(minted, action)
+		if sent := policyIn(servers.Cloud.Calls(minted.grant())[minting:]); sent != want {
+			t.Errorf("%s refused: the user is left with policy %q, want %q", action, sent, want)
+		}
 	}
 }
 

@@ -40,6 +40,7 @@ func TestBadInput(t *testing.T) {
 		"config: empty secret key":      {"config/new", with(store, fields{"secret_key": ""}), []string{"secret_key", "missing"}},
 		"config: swapped keys":          {"config/new", with(store, fields{"access_key": "hunter2-hunter2", "secret_key": "precision-engine"}), []string{"access_key", "hunt…"}},
 		"config: password, no scheme":   {"config/new", with(store, fields{"endpoint": "user:hunter2@127.0.0.1:9000"}), []string{"endpoint", "https://host:port"}},
+		"config: keys for an endpoint":  {"config/new", with(store, fields{"endpoint": "user:hunter2"}), []string{"endpoint", "https://host:port"}},
 		"config: query in the URL":      {"config/new", with(cloud, fields{"iam_endpoint": "https://127.0.0.1/?token=hunter2"}), []string{"iam_endpoint", "https://host:port"}},
 		"config: list of secret keys":   {"config/new", with(store, fields{"secret_key": []string{"hunter2"}}), []string{"secret_key", "a string", "a list"}},
 		"config: verify perhaps":        {"config/new", with(store, fields{"verify_connection": "perhaps"}), []string{"verify_connection", "perhaps", "true or false"}},

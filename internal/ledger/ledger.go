@@ -43,6 +43,7 @@ type Grant struct {
 	ID          string          `json:"id"`
 	State       State           `json:"state"`
 	Target      string          `json:"target"`
+	System      string          `json:"system,omitempty"` // a hash that tells which system the target was
 	Role        string          `json:"role"`
 	Task        string          `json:"task,omitempty"`
 	Action      string          `json:"action"`

@@ -22,7 +22,8 @@ const (
 	mintTimeout = 30 * time.Second
 	// endTimeout bounds the end of a grant. Vault gives a revoke no deadline,
 	// and one that hangs would hold up a step-down; on an error Vault retries.
-	endTimeout = 20 * time.Second
+	// With what a provider may still need to leave things safe it is 20 s in all.
+	endTimeout = 15 * time.Second
 )
 
 // Manager issues and ends grants.
@@ -35,6 +36,7 @@ type Manager struct {
 type Order struct {
 	Provider    provider.Provider
 	Target      string // the target's name
+	System      string // which system the target is, see ledger.Grant
 	Mount       string // the mount's UUID
 	Role        string
 	Task        string
@@ -84,7 +86,7 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 		return Issued{}, err
 	}
 	grant := ledger.Grant{
-		ID: id, State: ledger.Pending, Target: order.Target, Role: order.Role, Task: order.Task,
+		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Role: order.Role, Task: order.Task,
 		Action: order.Scope.Action(), Resource: order.Scope.Resource(),
 		EntityID: order.EntityID, DisplayName: order.DisplayName,
 		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,

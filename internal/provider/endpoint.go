@@ -20,7 +20,7 @@ func ParseEndpoint(field, text string) (*url.URL, error) {
 	}
 	endpoint, err := url.Parse(text)
 	switch {
-	case err != nil:
+	case err != nil || endpoint.Opaque != "": // as in name:password
 		return nil, invalid.Hidden(field, "not a URL", remedy)
 	case endpoint.Scheme != "https" && endpoint.Scheme != "http":
 		return nil, invalid.Field(field, text, "neither https nor http", remedy)

@@ -24,6 +24,9 @@ func ParseARN(text string) (ARN, error) {
 	return ARN{Partition: parts[1], Service: parts[2], Region: parts[3], Account: parts[4], Resource: parts[5]}, nil
 }
 
+// IsRegion says whether text has the shape of an AWS region's name.
+func IsRegion(text string) bool { return region.MatchString(text) }
+
 // String is the ARN as written.
 func (a ARN) String() string {
 	return strings.Join([]string{"arn", a.Partition, a.Service, a.Region, a.Account, a.Resource}, ":")

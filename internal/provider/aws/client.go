@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -46,12 +45,10 @@ type client struct {
 	accessKey string // empty where the default credential chain is used
 }
 
-var regionShape = regexp.MustCompile(`\A[a-z]{2}(?:-[a-z]+)+-[0-9]\z`)
-
 func newClient(settings provider.Settings) (*client, error) {
 	region, accessKey, secretKey := settings.Text("region"), settings.Text("access_key"), settings.Text("secret_key")
 	switch {
-	case !regionShape.MatchString(region):
+	case !scope.IsRegion(region):
 		return nil, invalid.Field("region", region, "not an AWS region", "name one, such as eu-west-1")
 	case accessKey == "" && secretKey != "":
 		return nil, invalid.Field("access_key", accessKey, "missing beside secret_key", "give both, or neither to use the machine's AWS credential chain")

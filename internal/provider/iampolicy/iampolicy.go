@@ -12,11 +12,10 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
-// Version of the policy language.
-const Version = "2012-10-17"
+// version of the policy language.
+const version = "2012-10-17"
 
-// Document is a policy.
-type Document struct {
+type document struct {
 	Version   string      `json:"Version"`
 	Statement []Statement `json:"Statement"`
 }
@@ -43,7 +42,7 @@ func Policy(statements ...Statement) (provider.Policy, error) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false) // "&" in a resource stays one character
-	if err := encoder.Encode(Document{Version: Version, Statement: statements}); err != nil {
+	if err := encoder.Encode(document{Version: version, Statement: statements}); err != nil {
 		return "", fmt.Errorf("writing a policy: %w", err)
 	}
 	return provider.Policy(bytes.TrimSpace(text.Bytes())), nil
