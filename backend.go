@@ -39,7 +39,7 @@ type backend struct {
 
 	grants  *lifecycle.Manager
 	targets cache[openTarget]
-	roles   cache[role]
+	roles   cache[openRole]
 	// definitions is held while a target or a role is written or deleted, so
 	// that no role is left without its target; and, for reading, from the time
 	// that a mint looks its target up until its grant is in the ledger, so that
@@ -74,6 +74,9 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			b.pathConfig(),
 			b.pathRoles(),
 			b.pathCreds(),
+			b.pathPreview(),
+			b.pathCheck(),
+			b.pathCatalog(),
 		),
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{

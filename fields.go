@@ -14,13 +14,15 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/strictjson"
 )
 
 // Longest names, in characters. A task may be longer than a role: it is often
 // made of several ids.
 const (
 	maxName = 64
-	maxTask = 128
+	maxTask = scope.MaxTask
 )
 
 var nameShape = regexp.MustCompile(`\A[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\z`)
@@ -68,10 +70,17 @@ func checkDuration(field string, raw any) error {
 
 // guard checks a request's data before the framework reads it. A field that
 // the path does not know is an error: the framework would drop it with a
-// warning, and a misspelt restriction must never be dropped.
+// warning, and a misspelt restriction must never be dropped. An object that is
+// given as JSON text, as the command line does, becomes one.
 func guard(path *framework.Path, captured []string, req *logical.Request) error {
 	for _, name := range slices.Sorted(maps.Keys(req.Data)) {
 		schema, known := path.Fields[name]
+		if !known && path.TakesArbitraryInput {
+			if _, ok := req.Data[name].(string); !ok {
+				return notA("a string", invalid.Clip(name), req.Data[name])
+			}
+			continue // a parameter of the role, which the role knows
+		}
 		if !known {
 			return invalid.Hidden(fmt.Sprintf("field %q", invalid.Clip(name)), "this path has no such field", "it takes "+invalid.OneOf(bodyFields(path, captured)))
 		}
@@ -85,11 +94,24 @@ func guard(path *framework.Path, captured []string, req *logical.Request) error 
 		if raw == nil && req.Operation == logical.PatchOperation {
 			continue // unsets the field
 		}
+		if text, ok := raw.(string); ok && schema.Type == framework.TypeMap {
+			object, err := strictjson.Object(text)
+			if err != nil {
+				return invalid.Field(name, text, "not a JSON object: "+err.Error(), "write it as JSON, or as "+name+"=@file.json")
+			}
+			req.Data[name], raw = object, object
+		}
 		if err := checkType(name, schema, raw); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// notA says that a value is of the wrong type. The value is not repeated: it may
+// be a secret.
+func notA(want, name string, raw any) error {
+	return invalid.Hidden(name, fmt.Sprintf("it must be %s, not %s", want, kindOf(raw)), "give it once, as "+want)
 }
 
 func bodyFields(path *framework.Path, captured []string) []string {
@@ -103,10 +125,7 @@ func bodyFields(path *framework.Path, captured []string) []string {
 // checkType refuses what the framework would bend into shape: a list of one
 // string, a number as text.
 func checkType(name string, schema *framework.FieldSchema, raw any) error {
-	wrong := func(want string) error {
-		// The value is not repeated: it may be a secret of the wrong type.
-		return invalid.Hidden(name, fmt.Sprintf("it must be %s, not %s", want, kindOf(raw)), "give it once, as "+want)
-	}
+	wrong := func(want string) error { return notA(want, name, raw) }
 	switch schema.Type {
 	case framework.TypeString:
 		if _, ok := raw.(string); !ok {
@@ -128,6 +147,22 @@ func checkType(name string, schema *framework.FieldSchema, raw any) error {
 			return checkDuration(name, raw)
 		default:
 			return wrong("a duration")
+		}
+	case framework.TypeMap:
+		if _, ok := raw.(map[string]any); !ok {
+			return wrong("an object")
+		}
+	case framework.TypeStringSlice:
+		switch list := raw.(type) {
+		case string, []string:
+		case []any:
+			for _, entry := range list {
+				if _, ok := entry.(string); !ok {
+					return notA("a list of strings", name, entry)
+				}
+			}
+		default:
+			return wrong("a list of strings")
 		}
 	default:
 		return fmt.Errorf("field %q has a type that the guard does not know", name)

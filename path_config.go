@@ -151,10 +151,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return refuse(err)
 	}
-	if len(response.Warnings) == 0 {
-		return nil, nil
-	}
-	return &response, nil
+	return warn(response.Warnings), nil
 }
 
 // verify tries a target's connection, where its provider can.

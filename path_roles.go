@@ -42,6 +42,31 @@ func (b *backend) pathRoles() []*framework.Path {
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Resource"},
 		},
+		"companion_resources": {
+			Type:         framework.TypeStringSlice,
+			Description:  "The further resources that the target asks the action to be allowed on, one for each, none left out and none more. Only for actions that need them; the refusal names them.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Companion resources"},
+		},
+		"conditions": {
+			Type:         framework.TypeMap,
+			Description:  `What the grant depends on besides, as a condition block of the target's policies: {"StringEquals": {"aws:RequestTag/env": "prod"}}. Conditions only narrow.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Conditions"},
+		},
+		"parameters": {
+			Type:         framework.TypeMap,
+			Description:  `What the reader of a credential gives, by name: {"key": {"pattern": "[a-z0-9]+", "description": "…"}} or {"env": {"one_of": ["prod", "test"]}}; a bare string is a pattern. {{key}} stands for the value in the resource, its companions and the conditions, as do {{task}} and {{identity.entity.name}} and its like.`,
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Parameters"},
+		},
+		"allow_escalation": {
+			Type:         framework.TypeBool,
+			Description:  "Grant an action that hands out further power, such as one that makes keys or changes policies. Each read of a credential then warns of it.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow escalation"},
+		},
+		"bound_source_ip": {
+			Type:         framework.TypeBool,
+			Description:  "Bind each credential to the address that its reader's request came from, as Vault saw it.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Bound source IP"},
+		},
 		"ttl": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "How long a credential lives whose reader asks for no particular time. Default: the mount's default.",
@@ -99,6 +124,19 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 		"resource": stored.Resource,
 	}
 	// One that is not set is left out, so that what is read can be written.
+	if len(stored.CompanionResources) > 0 {
+		answer["companion_resources"] = stored.CompanionResources
+	}
+	for name, object := range map[string]map[string]any{"conditions": stored.Conditions, "parameters": stored.Parameters} {
+		if len(object) > 0 {
+			answer[name] = object
+		}
+	}
+	for name, set := range map[string]bool{"allow_escalation": stored.AllowEscalation, "bound_source_ip": stored.BoundSourceIP} {
+		if set {
+			answer[name] = true
+		}
+	}
 	for name, duration := range map[string]time.Duration{"ttl": stored.TTL, "max_ttl": stored.MaxTTL} {
 		if duration != 0 {
 			answer[name] = int64(duration / time.Second)
@@ -137,7 +175,8 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 			return refuse(invalid.Hidden(option, fmt.Sprintf("target %q, of type %s, does not take it", changed.Target, opened.Type), "leave it out, or name another target"))
 		}
 	}
-	if err := changed.validate(opened, b.grants.Now()); err != nil {
+	warnings, err := changed.validate(opened, b.grants.Now())
+	if err != nil {
 		return refuse(err)
 	}
 	err = writeEntry(ctx, req.Storage, rolePrefix+name, changed)
@@ -145,7 +184,15 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return refuse(err)
 	}
-	return b.roleWarnings(changed), nil
+	return warn(append(warnings, b.roleWarnings(changed)...)), nil
+}
+
+// warn is an answer that holds warnings and nothing else, nil where there are none.
+func warn(warnings []string) *logical.Response {
+	if len(warnings) == 0 {
+		return nil
+	}
+	return &logical.Response{Warnings: warnings}
 }
 
 // changeRole applies the request's fields to a role.
@@ -162,21 +209,30 @@ func (b *backend) changeRole(changed role, data *framework.FieldData) role {
 		}
 	}
 	changed.Options = options
-	for name, text := range map[string]*string{"target": &changed.Target, "action": &changed.Action, "resource": &changed.Resource} {
-		if raw, given := data.Raw[name]; given && raw == nil {
-			*text = ""
-		} else if given {
-			*text = data.Get(name).(string)
-		}
-	}
+	change(data, "target", &changed.Target)
+	change(data, "action", &changed.Action)
+	change(data, "resource", &changed.Resource)
+	change(data, "companion_resources", &changed.CompanionResources)
+	change(data, "conditions", &changed.Conditions)
+	change(data, "parameters", &changed.Parameters)
+	change(data, "allow_escalation", &changed.AllowEscalation)
+	change(data, "bound_source_ip", &changed.BoundSourceIP)
 	for name, duration := range map[string]*time.Duration{"ttl": &changed.TTL, "max_ttl": &changed.MaxTTL} {
-		if raw, given := data.Raw[name]; given && raw == nil {
-			*duration = 0
-		} else if given {
-			*duration = time.Duration(data.Get(name).(int)) * time.Second
-		}
+		seconds := int(*duration / time.Second)
+		change(data, name, &seconds)
+		*duration = time.Duration(seconds) * time.Second
 	}
 	return changed
+}
+
+// change sets a value to what the request's field holds, if it is there; null
+// unsets it.
+func change[T any](data *framework.FieldData, name string, value *T) {
+	if raw, given := data.Raw[name]; given && raw == nil {
+		*value = *new(T)
+	} else if given {
+		*value = data.Get(name).(T)
+	}
 }
 
 // roleTarget opens the target that a role names.
@@ -196,22 +252,18 @@ func (b *backend) roleTarget(ctx context.Context, storage logical.Storage, name 
 }
 
 // roleWarnings says where the mount will cut what the role promises.
-func (b *backend) roleWarnings(stored role) *logical.Response {
+func (b *backend) roleWarnings(stored role) (warnings []string) {
 	mountMax := b.System().MaxLeaseTTL()
-	var response logical.Response
 	if mountMax <= 0 {
 		return nil // Vault did not say
 	}
 	if stored.TTL > mountMax {
-		response.AddWarning(fmt.Sprintf("ttl of %s is longer than the mount's maximum, %s: credentials will be cut to that", stored.TTL, mountMax))
+		warnings = append(warnings, fmt.Sprintf("ttl of %s is longer than the mount's maximum, %s: credentials will be cut to that", stored.TTL, mountMax))
 	}
 	if stored.MaxTTL > mountMax {
-		response.AddWarning(fmt.Sprintf("max_ttl of %s is longer than the mount's maximum, %s: no credential will live longer than that", stored.MaxTTL, mountMax))
+		warnings = append(warnings, fmt.Sprintf("max_ttl of %s is longer than the mount's maximum, %s: no credential will live longer than that", stored.MaxTTL, mountMax))
 	}
-	if len(response.Warnings) == 0 {
-		return nil
-	}
-	return &response
+	return warnings
 }
 
 func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -18,12 +19,17 @@ const rolePrefix = "roles/"
 
 // role names one action on one resource of one target.
 type role struct {
-	Target   string            `json:"target"`
-	Action   string            `json:"action"`
-	Resource string            `json:"resource"`
-	TTL      time.Duration     `json:"ttl,omitempty"`     // 0: the mount's default
-	MaxTTL   time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
-	Options  provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
+	Target             string            `json:"target"`
+	Action             string            `json:"action"`
+	Resource           string            `json:"resource"`
+	CompanionResources []string          `json:"companion_resources,omitempty"`
+	Conditions         map[string]any    `json:"conditions,omitempty"`
+	Parameters         map[string]any    `json:"parameters,omitempty"`
+	AllowEscalation    bool              `json:"allow_escalation,omitempty"`
+	BoundSourceIP      bool              `json:"bound_source_ip,omitempty"`
+	TTL                time.Duration     `json:"ttl,omitempty"`     // 0: the mount's default
+	MaxTTL             time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
+	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
 }
 
 // errNoRole is returned for a role that does not exist.
@@ -34,21 +40,72 @@ func readRole(ctx context.Context, storage logical.Storage, name string) (role, 
 	return readEntry[role](ctx, storage, rolePrefix+name, errNoRole)
 }
 
-// scope is what the role grants.
-func (r role) scope() (scope.Scope, error) { return scope.New(r.Action, r.Resource) }
+// openRole is a role that is ready for use.
+type openRole struct {
+	role
+	definition scope.Definition
+}
+
+// openRole returns the role of that name, from the cache where it can. The error
+// is errNoRole where there is none.
+func (b *backend) openRole(ctx context.Context, storage logical.Storage, name string) (openRole, error) {
+	return b.roles.get(name, func() (openRole, error) {
+		stored, err := readRole(ctx, storage, name)
+		if err != nil {
+			return openRole{}, err
+		}
+		definition, err := stored.define()
+		if err != nil {
+			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err) // not the caller's mistake
+		}
+		return openRole{role: stored, definition: definition}, nil
+	})
+}
+
+// define is what the role grants.
+func (r role) define() (scope.Definition, error) {
+	return scope.Define(scope.Texts{
+		Action: r.Action, Resource: r.Resource, Companions: r.CompanionResources, Conditions: r.Conditions, Parameters: r.Parameters,
+	})
+}
+
+// bounds are the role's limits for a credential that is read from an address.
+func (r role) bounds(caller netip.Addr) provider.Bounds {
+	bounds := provider.Bounds{AllowEscalation: r.AllowEscalation, Options: r.Options}
+	if r.BoundSourceIP {
+		bounds.SourceIP = caller
+	}
+	return bounds
+}
+
+// longestAddress stands for the caller where a role is tried; no address is
+// longer in text.
+var longestAddress = netip.MustParseAddr("2001:db8:1111:2222:3333:4444:5555:6666")
 
 // validate checks the role against its target: everything that could be wrong
-// at mint, and is known now, is refused here.
-func (r role) validate(opened openTarget, now time.Time) error {
+// at mint, and is known now, is refused here. It returns what its author should
+// know.
+func (r role) validate(opened openTarget, now time.Time) (warnings []string, err error) {
 	if r.TTL != 0 && r.MaxTTL != 0 && r.TTL > r.MaxTTL {
-		return invalid.Field("ttl", r.TTL.String(), fmt.Sprintf("longer than max_ttl, %s", r.MaxTTL), "shorten ttl or raise max_ttl")
+		return nil, invalid.Field("ttl", r.TTL.String(), fmt.Sprintf("longer than max_ttl, %s", r.MaxTTL), "shorten ttl or raise max_ttl")
 	}
-	granted, err := r.scope()
+	definition, err := r.define()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = opened.provider.Compile(granted, provider.Bounds{ExpiresAt: now.Add(max(r.TTL, r.MaxTTL, time.Second)), Options: r.Options})
-	return err
+	bounds := r.bounds(longestAddress)
+	bounds.ExpiresAt = now.Add(max(r.TTL, r.MaxTTL, time.Second)).Truncate(time.Second)
+	var advice provider.Advice
+	err = definition.Try(func(granted scope.Scope) error {
+		if _, err := opened.provider.Compile(granted, bounds); err != nil {
+			return err
+		}
+		if adviser, able := opened.provider.(provider.Adviser); able && len(advice.Definition)+len(advice.Mint) == 0 {
+			advice = adviser.Advise(granted, bounds)
+		}
+		return nil
+	})
+	return append(advice.Definition, advice.Mint...), err
 }
 
 // lifetime is how long a credential lives for which the caller asked for

@@ -21,6 +21,7 @@ type Error struct {
 
 	value    string
 	hasValue bool
+	cause    error
 }
 
 // Field reports that field holds value, why that is wrong, and what would be
@@ -33,6 +34,15 @@ func Field(field, value, problem, remedy string) *Error {
 func Hidden(field, problem, remedy string) *Error {
 	return &Error{Field: field, Problem: problem, Remedy: remedy}
 }
+
+// Because gives the error a cause that errors.Is finds. The text stays as it is.
+func (e *Error) Because(cause error) *Error {
+	e.cause = cause
+	return e
+}
+
+// Unwrap is the cause, nil where none was given.
+func (e *Error) Unwrap() error { return e.cause }
 
 // Error implements error.
 func (e *Error) Error() string {

@@ -41,8 +41,8 @@ type Order struct {
 	Role        string
 	Task        string
 	Scope       scope.Scope
-	Options     provider.Settings // the role's fields for the provider
-	TTL         time.Duration     // at least 1 s
+	Bounds      provider.Bounds // but for ExpiresAt, which follows from TTL
+	TTL         time.Duration   // at least 1 s
 	EntityID    string
 	DisplayName string
 	Recorded    func() // is called, if set, once the grant is in the ledger
@@ -56,6 +56,23 @@ type Issued struct {
 	Lease      time.Duration // whole seconds, at least one
 }
 
+// Compile is the policy that the order's credential has if it is minted now, and
+// its end.
+func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
+	// Targets compare in whole seconds, so the end is one: the credential lives
+	// for its TTL and for less than a second more.
+	bounds := o.Bounds
+	bounds.ExpiresAt = now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
+	policy, err := o.Provider.Compile(o.Scope, bounds)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if policy == "" {
+		return "", time.Time{}, errors.New("the provider compiled an empty policy")
+	}
+	return policy, bounds.ExpiresAt, nil
+}
+
 // ErrTooLate is returned where the target took longer to mint a credential than
 // the credential was to live. Nothing is left at the target.
 var ErrTooLate = errors.New("the credential expired while the target was minting it")
@@ -67,20 +84,13 @@ var ErrTooLate = errors.New("the credential expired while the target was minting
 // time the credential exists, the grant is ended at once.
 func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
 	now := m.Now()
-	// Targets compare in whole seconds, so the end is one: the credential lives
-	// for its TTL and for less than a second more.
-	expiresAt := now.Add(order.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
-
-	policy, err := order.Provider.Compile(order.Scope, provider.Bounds{ExpiresAt: expiresAt, Options: order.Options})
+	policy, expiresAt, err := order.Compile(now)
 	if err != nil {
 		return Issued{}, err
 	}
-	if policy == "" {
-		return Issued{}, errors.New("the provider compiled an empty policy; nothing was minted")
-	}
 	id := ledger.NewID(expiresAt)
 	handle, err := order.Provider.Prepare(provider.Grant{
-		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, Options: order.Options,
+		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, Options: order.Bounds.Options,
 	})
 	if err != nil {
 		return Issued{}, err

@@ -4,6 +4,7 @@ package provider
 
 import (
 	"context"
+	"net/netip"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -56,10 +57,51 @@ type Verification struct {
 // Facts are what a target said of itself, such as its account number.
 type Facts map[string]string
 
-// Bounds limit a credential beyond its scope.
+// Bounds limit a credential beyond its scope. A provider that can't keep one of
+// them refuses.
 type Bounds struct {
-	ExpiresAt time.Time // when the target itself ends the credential; whole seconds
-	Options   Settings  // the role's fields for this provider
+	ExpiresAt       time.Time  // when the target itself ends the credential; whole seconds
+	SourceIP        netip.Addr // the one address that the credential works from; invalid for any
+	AllowEscalation bool       // whether the action may hand out further power
+	Options         Settings   // the role's fields for this provider
+}
+
+// Adviser is a Provider that knows what should be said of a scope beside its
+// policy.
+type Adviser interface {
+	// Advise is asked about what Compile has accepted.
+	Advise(scope.Scope, Bounds) Advice
+}
+
+// Advice is what people should know of a grant. It is shown as warnings.
+type Advice struct {
+	Definition []string // to who writes the role
+	Mint       []string // to who reads a credential; and to who writes the role
+}
+
+// Checker is a Provider that can tell what a policy of its own allows.
+type Checker interface {
+	// Check judges a request by a policy that Compile has written. The caller's
+	// mistakes are *invalid.Error.
+	Check(Policy, Question) (Verdict, error)
+}
+
+// Question is a request that a credential's holder might make.
+type Question struct {
+	Action, Resource string
+	Time             time.Time
+	SourceIP         netip.Addr          // invalid where it is not known
+	Context          map[string][]string // further condition keys
+	ResourcePolicy   string              // of the resource; empty for none
+}
+
+// Verdict says what the target would answer.
+type Verdict struct {
+	Allowed bool
+	Effect  string // in the target's own words, such as ExplicitlyDenied
+	Reason  string // a sentence
+	Clause  string // the deciding part of a policy, empty where nothing matched
+	Of      string // which policy that is part of, empty where nothing matched
 }
 
 // Grant is what Prepare may put into names and marks.

@@ -21,9 +21,9 @@ func (c Catalog) Check(scope Scope) (ARN, error) {
 	if !known {
 		return ARN{}, invalid.Field("action", scope.action, "not an action that can be granted on one resource of this target", "name "+invalid.OneOf(c.nearest(scope.action)))
 	}
-	arn, err := ParseARN(scope.resource)
+	arn, err := ParseARN(scope.Resource())
 	if err != nil {
-		return ARN{}, invalid.Field("resource", scope.resource, "not an ARN", fmt.Sprintf("%s works on %s", scope.action, pattern.example))
+		return ARN{}, invalid.Field("resource", scope.Resource(), "not an ARN", fmt.Sprintf("%s works on %s", scope.action, pattern.example))
 	}
 	return arn, pattern.Match(arn)
 }

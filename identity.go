@@ -1,0 +1,102 @@
+package precision
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+)
+
+// identityOf looks up what Vault knows of the request's caller. Vault is asked
+// once, and only if a role refers to it.
+func (b *backend) identityOf(req *logical.Request) func(scope.Reference) (string, error) {
+	entity := sync.OnceValues(func() (*logical.Entity, error) { return b.System().EntityInfo(req.EntityID) })
+	groups := sync.OnceValues(func() ([]*logical.Group, error) { return b.System().GroupsForEntity(req.EntityID) })
+	return func(reference scope.Reference) (string, error) {
+		missing := func(problem string) error {
+			return invalid.Hidden(string(reference), problem, "use a token of an identity that has it")
+		}
+		if req.EntityID == "" {
+			return "", missing("the caller's token belongs to no entity")
+		}
+		_, path, _ := strings.Cut(string(reference), ".")
+		kind, path, _ := strings.Cut(path, ".")
+		var value string
+		switch kind {
+		case "entity":
+			known, err := entity()
+			if err != nil {
+				return "", fmt.Errorf("asking Vault for the caller's entity: %w", err)
+			}
+			if known == nil || known.ID != req.EntityID {
+				return "", missing("Vault does not know the caller's entity")
+			}
+			value = ofEntity(known, path)
+		case "groups":
+			known, err := groups()
+			if err != nil {
+				return "", fmt.Errorf("asking Vault for the caller's groups: %w", err)
+			}
+			value = ofGroups(known, path)
+		}
+		if value == "" {
+			return "", missing("the caller's identity has no such value")
+		}
+		return value, nil
+	}
+}
+
+// ofEntity is the value at a path below identity.entity, empty where there is none.
+func ofEntity(entity *logical.Entity, path string) string {
+	field, rest, _ := strings.Cut(path, ".")
+	switch field {
+	case "id":
+		return entity.ID
+	case "name":
+		return entity.Name
+	case "metadata":
+		return entity.Metadata[rest]
+	case "aliases":
+		accessor, rest, _ := strings.Cut(rest, ".")
+		for _, alias := range entity.Aliases {
+			if alias.MountAccessor == accessor {
+				return ofAlias(alias, rest)
+			}
+		}
+	}
+	return ""
+}
+
+func ofAlias(alias *logical.Alias, path string) string {
+	field, rest, _ := strings.Cut(path, ".")
+	switch field {
+	case "id":
+		return alias.ID
+	case "name":
+		return alias.Name
+	case "metadata":
+		return alias.Metadata[rest]
+	case "custom_metadata":
+		return alias.CustomMetadata[rest]
+	}
+	return ""
+}
+
+// ofGroups is the value at a path below identity.groups: ids.<id>.name or
+// names.<name>.id, of a group that the caller is in.
+func ofGroups(groups []*logical.Group, path string) string {
+	by, rest, _ := strings.Cut(path, ".")
+	for _, group := range groups {
+		if by == "ids" && rest == group.ID+".name" {
+			return group.Name
+		}
+		if by == "names" && rest == group.Name+".id" {
+			return group.ID
+		}
+	}
+	return ""
+}

@@ -1,0 +1,43 @@
+package aws
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
+)
+
+// FindAction returns the action of that name in its canonical spelling. The
+// error, an *invalid.Error for "action", says what may have been meant: the
+// action behind an API operation that is none, or the nearest names.
+func FindAction(name string) (catalog.Action, error) {
+	action, known := catalog.Find(name)
+	switch {
+	case known && action.Name == name:
+		return action, nil
+	case known:
+		return catalog.Action{}, invalid.Field("action", name, "not spelt as AWS does", "write "+action.Name)
+	}
+	if needed, operation := catalog.Operation(name); operation {
+		return catalog.Action{}, invalid.Field("action", name, "an operation of the API and no action of IAM", "name "+needed+", which allows it")
+	}
+	return catalog.Action{}, invalid.Field("action", name, "no action of AWS has this name", "name "+invalid.OneOf(catalog.Nearest(name)))
+}
+
+// checkEscalation refuses an action that hands out further power, unless the
+// role allows it.
+func checkEscalation(action catalog.Action, allowed bool) error {
+	escalation, escalates := catalog.EscalationOf(action)
+	if !escalates || escalation.Verdict != catalog.Refuse || allowed {
+		return nil
+	}
+	return invalid.Field("action", action.Name, fmt.Sprintf("it hands out further power: %s (%s)", escalation.Reason, escalation.Source),
+		"grant something narrower, or say allow_escalation=true")
+}
+
+// serviceOf is the prefix of an action's name: s3 of s3:PutObject.
+func serviceOf(action string) string {
+	service, _, _ := strings.Cut(action, ":")
+	return service
+}

@@ -1,0 +1,109 @@
+package precision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+)
+
+// order reads what a caller asks for at creds/ or preview/, and checks it
+// against the role. The warnings say what the caller should know of it.
+func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData) (order lifecycle.Order, warnings []string, err error) {
+	parameters := map[string]string{}
+	for name, raw := range req.Data {
+		if _, field := data.Schema[name]; !field {
+			parameters[name] = raw.(string) // guard has seen to that
+		}
+	}
+	order, stored, err := b.orderFor(ctx, req, data, parameters)
+	if err != nil {
+		return lifecycle.Order{}, nil, err
+	}
+	requested := time.Duration(data.Get("ttl").(int)) * time.Second
+	if order.TTL, warnings, err = stored.lifetime(requested, b.System()); err != nil {
+		return lifecycle.Order{}, nil, err
+	}
+	if adviser, able := order.Provider.(provider.Adviser); able {
+		warnings = append(warnings, adviser.Advise(order.Scope, order.Bounds).Mint...)
+	}
+	return order, warnings, nil
+}
+
+// orderFor fills the role that the path names in: everything of an order but
+// its TTL.
+func (b *backend) orderFor(ctx context.Context, req *logical.Request, data *framework.FieldData, parameters map[string]string) (lifecycle.Order, openRole, error) {
+	nothing := func(err error) (lifecycle.Order, openRole, error) { return lifecycle.Order{}, openRole{}, err }
+	name, err := nameIn(data, "role")
+	if err != nil {
+		return nothing(err)
+	}
+	task := ""
+	if _, withTask := data.Schema["task"]; withTask {
+		task = data.Get("task").(string)
+		if err := checkName("task", task, maxTask); err != nil && task != "" {
+			return nothing(err)
+		}
+	}
+	stored, err := b.openRole(ctx, req.Storage, name)
+	if errors.Is(err, errNoRole) {
+		return nothing(invalid.Field("role", name, "no such role exists", "read a role that is defined at roles/"))
+	}
+	if err != nil {
+		return nothing(err)
+	}
+	opened, err := b.openTarget(ctx, req.Storage, stored.Target)
+	if errors.Is(err, errNoTarget) {
+		return nothing(invalid.Field("role", name, fmt.Sprintf("its target %q is not configured any more", stored.Target), "configure the target again, or change the role"))
+	}
+	if err != nil {
+		return nothing(err)
+	}
+	granted, err := stored.definition.Fill(scope.Values{Parameters: parameters, Task: task, Identity: b.identityOf(req)})
+	if err != nil {
+		return nothing(err)
+	}
+	bounds := stored.bounds(callerAddress(req))
+	if stored.BoundSourceIP && !bounds.SourceIP.IsValid() {
+		return nothing(errors.New("vault did not say which address the request came from, and the role binds credentials to it"))
+	}
+	return lifecycle.Order{
+		Provider:    opened.provider,
+		Target:      stored.Target,
+		System:      opened.system,
+		Mount:       b.mountUUID,
+		Role:        name,
+		Task:        task,
+		Scope:       granted,
+		Bounds:      bounds,
+		EntityID:    req.EntityID,
+		DisplayName: req.DisplayName,
+	}, stored, nil
+}
+
+// callerAddress is where the request came from, as Vault saw it; invalid where
+// Vault did not say.
+func callerAddress(req *logical.Request) netip.Addr {
+	if req.Connection == nil {
+		return netip.Addr{}
+	}
+	text := req.Connection.RemoteAddr
+	if host, _, err := net.SplitHostPort(text); err == nil {
+		text = host
+	}
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return address.Unmap().WithZone("")
+}
