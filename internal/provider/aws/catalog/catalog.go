@@ -10,7 +10,6 @@ package catalog
 
 import (
 	_ "embed"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -83,7 +82,7 @@ type content struct {
 	types   []ResourceType
 	kind    map[string]int
 	keys    []ConditionKey
-	key     map[string]int
+	keyIndex
 }
 
 var opened = sync.OnceValue(func() index {
@@ -108,11 +107,11 @@ func unpack(archive pack.Archive, section pack.Section) *content {
 	if err != nil {
 		panic(err)
 	}
-	result := &content{action: map[string]int{}, kind: map[string]int{}, key: map[string]int{}}
-	for i, key := range packed.Keys {
+	result := &content{action: map[string]int{}, kind: map[string]int{}}
+	for _, key := range packed.Keys {
 		result.keys = append(result.keys, ConditionKey{key.Name, key.Type})
-		result.key[strings.ToLower(key.Name)] = i
 	}
+	result.keyIndex = newKeyIndex(result.keys)
 	for i, kind := range packed.Types {
 		result.types = append(result.types, ResourceType{kind.Name, kind.Patterns, result.names(kind.Keys)})
 		result.kind[kind.Name] = i
@@ -235,19 +234,4 @@ func fold(name string) (string, bool) {
 		}
 	}
 	return strings.ToLower(name), true
-}
-
-// table returns the text of one of the project's tables.
-func table(name string) string {
-	archive := opened().archive
-	for _, section := range archive.Tables {
-		if section.Name == name {
-			text, err := archive.Read(section)
-			if err != nil {
-				panic(err)
-			}
-			return string(text)
-		}
-	}
-	panic(fmt.Sprintf("catalogue: no table %s", name))
 }

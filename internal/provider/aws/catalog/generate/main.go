@@ -14,16 +14,20 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"slices"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog/internal/pack"
 )
 
 const (
 	file   = "catalog.bin"
-	tables = "data"
+	folder = "data"
 	limit  = 1 << 20 // bytes of the file
 )
+
+// tables are those that the package reads, sorted; quirks.tsv is for people.
+var tables = []string{
+	"escalation.tsv", "exceptions.tsv", "global-keys.tsv", "kms.tsv", "operations.tsv", "several-required.tsv",
+}
 
 func main() {
 	tablesOnly := flag.Bool("tables", false, "pack the tables only")
@@ -86,16 +90,16 @@ func keepServices() (*pack.Builder, error) {
 
 // packServices fetches the sources and packs what they know.
 func packServices(ctx context.Context) (*pack.Builder, error) {
-	folder, err := os.MkdirTemp("", "catalog")
+	downloads, err := os.MkdirTemp("", "catalog")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(folder)
-	current, err := fetch(ctx, folder, reference)
+	defer os.RemoveAll(downloads)
+	current, err := fetch(ctx, downloads, reference)
 	if err != nil {
 		return nil, err
 	}
-	older, err := fetch(ctx, folder, dependents)
+	older, err := fetch(ctx, downloads, dependents)
 	if err != nil {
 		return nil, err
 	}
@@ -105,17 +109,12 @@ func packServices(ctx context.Context) (*pack.Builder, error) {
 
 // packTables packs the project's own tables as they are.
 func packTables(builder *pack.Builder) error {
-	paths, err := filepath.Glob(filepath.Join(tables, "*.tsv"))
-	if err != nil {
-		return err
-	}
-	slices.Sort(paths)
-	for _, path := range paths {
-		text, err := os.ReadFile(path)
+	for _, name := range tables {
+		text, err := os.ReadFile(filepath.Join(folder, name))
 		if err != nil {
 			return err
 		}
-		if err := builder.AddTable(filepath.Base(path), text); err != nil {
+		if err := builder.AddTable(name, text); err != nil {
 			return err
 		}
 	}
