@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
 )
 
@@ -122,7 +123,8 @@ func readAction(_ context.Context, _ *logical.Request, data *framework.FieldData
 	name := service.Prefix + ":" + data.Get("action").(string)
 	action, known := catalog.Find(name)
 	if !known {
-		return refuse(unknownAction("action", name))
+		_, err := aws.FindAction(name)
+		return refuse(err)
 	}
 	types := map[string]any{}
 	keys := map[string]bool{}

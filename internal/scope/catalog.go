@@ -25,7 +25,14 @@ func (c Catalog) Check(scope Scope) (ARN, error) {
 	if err != nil {
 		return ARN{}, invalid.Field("resource", scope.Resource(), "not an ARN", fmt.Sprintf("%s works on %s", scope.action, pattern.example))
 	}
-	return arn, pattern.Match(arn)
+	if err := pattern.Match(arn); err != nil {
+		return ARN{}, err
+	}
+	spans, err := pattern.Locate(arn)
+	if err != nil {
+		return ARN{}, err
+	}
+	return arn, InSlots(scope.resource, spans)
 }
 
 // nearest lists up to three actions that the wrong name may have meant.

@@ -86,8 +86,8 @@ func (s Scope) Action() string { return s.action }
 // Resource is the resource's name, an ARN where the target uses ARNs.
 func (s Scope) Resource() string { return s.resource.text }
 
-// Filled lists the values that were filled into the resource.
-func (s Scope) Filled() []Filled { return s.resource.filled }
+// ResourceText is the resource with what was filled into it.
+func (s Scope) ResourceText() Text { return s.resource }
 
 // Companions are the further resources that the action is authorised on.
 func (s Scope) Companions() []Text { return s.companions }

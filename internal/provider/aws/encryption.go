@@ -51,44 +51,36 @@ func newEncryption(key string, action catalog.Action, resource scope.ARN, accoun
 		suffix = ".cn"
 	}
 	made := &encryption{key: key, actions: needed.Actions, via: strings.ReplaceAll(needed.ViaService, "{region}", arn.Region) + suffix}
-	made.context = encryptionContext(serviceOf(action.Name), resource, account)
+	made.context = encryptionContext(needed.Context, resource, account)
 	if slices.Contains(needed.Actions, "kms:CreateGrant") {
 		made.context = merged(made.context, iampolicy.Conditions{"BoolIfExists": {"kms:GrantIsForAWSResource": "true"}})
 	}
 	return made, nil
 }
 
-// encryptionContext is what the service binds the data key to, as far as its
-// guide says so; nothing where it doesn't. Sources are in catalog/data/kms.tsv.
-func encryptionContext(service string, resource scope.ARN, account string) iampolicy.Conditions {
-	const key = "kms:EncryptionContext:"
-	is := func(name string, values ...string) iampolicy.Conditions {
-		operator := "StringEquals"
-		if strings.HasSuffix(resource.Resource, "*") {
-			operator = "StringLike"
-		}
-		return iampolicy.Conditions{operator: {key + name: values}}
-	}
+// encryptionContext is what the service binds the data key to, as far as that is
+// known before the call.
+func encryptionContext(pairs []catalog.ContextPair, resource scope.ARN, account string) iampolicy.Conditions {
+	bucket := resource
+	bucket.Resource, _, _ = strings.Cut(resource.Resource, "/")
 	_, name, _ := strings.Cut(resource.Resource, "/")
-	switch service {
-	case "s3":
-		bucket := resource
-		bucket.Resource, _, _ = strings.Cut(resource.Resource, "/")
-		return is("aws:s3:arn", resource.String(), bucket.String()) // the bucket's with an S3 Bucket Key
-	case "kinesis":
-		return is("aws:kinesis:arn", resource.String())
-	case "secretsmanager":
-		return is("SecretARN", resource.String())
-	case "ssm":
-		return is("PARAMETER_ARN", resource.String())
-	case "states":
-		return is("aws:states:stateMachineArn", resource.String())
-	case "dynamodb":
-		table, _, _ := strings.Cut(name, "/") // of table/name/index/name
-		return iampolicy.Conditions{"StringEquals": {key + "aws:dynamodb:tableName": table, key + "aws:dynamodb:subscriberId": account}}
-	default:
-		return nil
+	table, _, _ := strings.Cut(name, "/") // of table/name/index/name
+	fill := strings.NewReplacer("{resource}", resource.String(), "{bucket}", bucket.String(), "{table}", table, "{account}", account)
+	conditions := iampolicy.Conditions{}
+	for _, pair := range pairs {
+		operator, values := "StringEquals", []string{}
+		for _, value := range pair.Values {
+			filled := fill.Replace(value)
+			if strings.HasSuffix(filled, "*") {
+				operator = "StringLike"
+			}
+			values = append(values, filled)
+		}
+		if len(values) > 0 {
+			conditions = merged(conditions, iampolicy.Conditions{operator: {"kms:EncryptionContext:" + pair.Key: values}})
+		}
 	}
+	return conditions
 }
 
 // allow is the right to use the key, through its service only.

@@ -71,6 +71,16 @@ func Type() provider.Type {
 				Description:  "ARN of a managed policy that the minted user gets as its permissions boundary.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Permissions boundary ARN"},
 			},
+			"resource_account": {
+				Type:         framework.TypeString,
+				Description:  "Number of the account that the resource belongs to, if it is not the target's.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Resource account"},
+			},
+			"kms_key": {
+				Type:         framework.TypeString,
+				Description:  "ARN of the customer managed KMS key that the resource is encrypted with. The credential may use it for the action, through the action's service only.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "KMS key"},
+			},
 		},
 		Open: open,
 	}
@@ -78,7 +88,6 @@ func Type() provider.Type {
 
 type account struct {
 	client    *client
-	catalog   scope.Catalog
 	id        string // 12 digits; empty while the connection was never verified
 	partition string
 }
@@ -88,11 +97,14 @@ func open(settings provider.Settings, facts provider.Facts) (provider.Provider, 
 	if err != nil {
 		return nil, err
 	}
-	return &account{client: client, catalog: actions(), id: facts[factAccount], partition: facts[factPartition]}, nil
+	return &account{client: client, id: facts[factAccount], partition: facts[factPartition]}, nil
 }
 
 // boundaryShape is a managed policy's ARN, the customer's or AWS's own.
 var boundaryShape = regexp.MustCompile(`\Aarn:(?:aws|aws-cn|aws-us-gov):iam::(?:[0-9]{12}|aws):policy/[\w+=,.@/-]{1,512}\z`)
+
+// accountShape is an account's number.
+var accountShape = regexp.MustCompile(`\A[0-9]{12}\z`)
 
 // Compile implements provider.Provider.
 func (a *account) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
@@ -102,20 +114,20 @@ func (a *account) Compile(granted scope.Scope, bounds provider.Bounds) (provider
 	if boundary := bounds.Options.Text("permissions_boundary_arn"); boundary != "" && !boundaryShape.MatchString(boundary) {
 		return "", invalid.Field("permissions_boundary_arn", boundary, "not the ARN of a managed policy", "write it as arn:aws:iam::123456789012:policy/name")
 	}
-	arn, err := a.catalog.Check(granted)
+	made, err := a.newGrant(granted, bounds)
 	if err != nil {
 		return "", err
 	}
-	if a.id == "" {
-		return "", invalid.Hidden("target", "its AWS account is not known, because its connection was never verified", "write its config again with verify_connection=true")
+	return made.compile()
+}
+
+// Advise implements provider.Adviser.
+func (a *account) Advise(granted scope.Scope, bounds provider.Bounds) provider.Advice {
+	made, err := a.newGrant(granted, bounds)
+	if err != nil {
+		return provider.Advice{} // Compile has refused it
 	}
-	if arn.Partition != a.partition {
-		return "", invalid.Field("resource", arn.String(), "not in the target's partition", "write it as arn:"+a.partition+":…")
-	}
-	if arn.Account != "" && arn.Account != a.id {
-		return "", invalid.Field("resource", arn.String(), "not in the target's account", "name a resource of account "+a.id)
-	}
-	return compile(granted, a.id, bounds.ExpiresAt)
+	return made.advise()
 }
 
 // Prepare implements provider.Provider. The user's name carries the grant's id,

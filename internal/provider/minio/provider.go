@@ -86,6 +86,9 @@ func (m *minio) Compile(granted scope.Scope, bounds provider.Bounds) (provider.P
 	if why, known := inexact[granted.Action()]; known {
 		return "", invalid.Field("action", granted.Action(), "can't be granted exactly: "+why, "name "+invalid.OneOf(Actions()))
 	}
+	if err := checkBounds(granted, bounds); err != nil {
+		return "", err
+	}
 	arn, err := m.catalog.Check(granted)
 	if err != nil {
 		return "", err
@@ -94,6 +97,20 @@ func (m *minio) Compile(granted scope.Scope, bounds provider.Bounds) (provider.P
 		return "", err
 	}
 	return compile(granted, arn, bounds.ExpiresAt)
+}
+
+// checkBounds refuses what MinIO can't be trusted with: it looks a condition's
+// key up among the request's headers first, so its holder could meet any.
+func checkBounds(granted scope.Scope, bounds provider.Bounds) error {
+	switch {
+	case len(granted.Conditions()) > 0:
+		return invalid.Hidden("conditions", "on MinIO whoever sends a request can set what a condition sees", "leave them out")
+	case bounds.SourceIP.IsValid():
+		return invalid.Hidden("bound_source_ip", "on MinIO whoever sends a request can set the address that a condition sees", "leave it out")
+	case len(granted.Companions()) > 0:
+		return invalid.Hidden("companion_resources", "every action of MinIO works on one resource", "leave them out")
+	}
+	return nil
 }
 
 // Prepare implements provider.Provider.

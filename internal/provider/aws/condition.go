@@ -1,0 +1,149 @@
+package aws
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/iampolicy"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+)
+
+// Condition keys that the engine sets itself.
+const (
+	keySourceIP        = "aws:SourceIp"
+	keyResourceAccount = "aws:ResourceAccount"
+	keyCurrentTime     = "aws:CurrentTime"
+)
+
+// checkConditions admits conditions that only narrow, and that IAM can hold both
+// ways: operators that can be negated, keys that a request for the action can
+// carry, and nothing that the engine sets itself.
+func checkConditions(action catalog.Action, found resolved, conditions []scope.Condition, sourceIP bool) ([]scope.Condition, error) {
+	for _, condition := range conditions {
+		wrong := func(problem, remedy string) error {
+			return invalid.Field("conditions", condition.Operator+" "+condition.Key, problem, remedy)
+		}
+		key, known := conditionKey(action, found, condition.Key)
+		switch {
+		case !known:
+			return nil, wrong("a request for "+action.Name+" carries no such key", "use a global key or "+invalid.OneOf(keysOf(action, found)))
+		case strings.EqualFold(condition.Key, keyResourceAccount):
+			return nil, wrong("the engine sets this key", "use resource_account")
+		case strings.EqualFold(condition.Key, keyCurrentTime) && strings.HasPrefix(condition.Operator, "DateLessThan"):
+			return nil, wrong("the engine sets the end", "use ttl and max_ttl")
+		case strings.EqualFold(condition.Key, keySourceIP) && sourceIP:
+			return nil, wrong("bound_source_ip sets this key", "use one of the two")
+		}
+		if problem := misfit(condition.Operator, key.Type); problem != "" {
+			return nil, wrong(problem, "use an operator for keys of type "+key.Type)
+		}
+	}
+	if _, err := iampolicy.DenyUnless(action.Name, block(conditions)); err != nil {
+		return nil, err
+	}
+	return conditions, nil
+}
+
+// conditionKey is the key of that name, if a request for the action can carry it.
+func conditionKey(action catalog.Action, found resolved, name string) (catalog.ConditionKey, bool) {
+	if key, global := catalog.GlobalKey(name); global {
+		return key, true
+	}
+	service, _ := catalog.ServiceByPrefix(serviceOf(action.Name))
+	for _, carried := range keysOf(action, found) {
+		if !matchesKey(carried, name) {
+			continue
+		}
+		for _, key := range service.ConditionKeys() {
+			if key.Name == carried {
+				return key, true
+			}
+		}
+		return catalog.ConditionKey{Name: carried, Type: "String"}, true
+	}
+	return catalog.ConditionKey{}, false
+}
+
+// keysOf lists the keys of the action, and of the type of its resource.
+func keysOf(action catalog.Action, found resolved) []string {
+	keys := slices.Clone(action.ConditionKeys)
+	for _, use := range action.Resources {
+		if use.Type == found.Type {
+			keys = append(keys, use.ConditionKeys...)
+		}
+	}
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// matchesKey compares a key with its name in the reference, where a variable
+// stands for any text: aws:ResourceTag/${TagKey}. Case does not count.
+func matchesKey(reference, name string) bool {
+	fixed, _, variable := strings.Cut(reference, "${")
+	if !variable {
+		return strings.EqualFold(reference, name)
+	}
+	return len(name) > len(fixed) && strings.EqualFold(name[:len(fixed)], fixed)
+}
+
+// misfit says why an operator does not suit a key of that type, empty where it
+// does. A key with several values needs to be told which of them count, and one
+// with a single value must not be: ForAllValues is true where there is none.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
+func misfit(operator, kind string) string {
+	quantifier, base, quantified := strings.Cut(operator, ":")
+	if !quantified {
+		base, quantifier = operator, ""
+	}
+	base = strings.TrimSuffix(base, "IfExists")
+	element, several := strings.CutPrefix(kind, "ArrayOf")
+	switch {
+	case base == "Null" && quantifier == "":
+		return ""
+	case several && quantifier == "":
+		return "the key has several values: say ForAnyValue: or ForAllValues:"
+	case !several && quantifier != "":
+		return quantifier + " is for keys that have several values, and this one has one"
+	}
+	families := map[string][]string{
+		"String": {"String"}, "ARN": {"Arn", "String"}, "Bool": {"Bool"}, "Boolean": {"Bool"},
+		"Numeric": {"Numeric"}, "Long": {"Numeric"}, "Date": {"Date"}, "IPAddress": {"IpAddress", "NotIpAddress"}, "Binary": {"Binary"},
+	}
+	for _, family := range families[element] {
+		if strings.HasPrefix(base, family) {
+			return ""
+		}
+	}
+	return "the key is of type " + kind
+}
+
+// block writes conditions as a policy does.
+func block(conditions []scope.Condition) iampolicy.Conditions {
+	written := iampolicy.Conditions{}
+	for _, condition := range conditions {
+		written = merged(written, iampolicy.Conditions{condition.Operator: {condition.Key: condition.Values}})
+	}
+	return written
+}
+
+// bound writes the role's conditions and the caller's address twice: as a block
+// for the Allow, and as denials of the granted action for what does not meet it.
+// The denials name the action only: one of everything would keep a service from
+// decrypting on the holder's behalf, which it does from an address of its own.
+func (g grant) bound() (allow iampolicy.Conditions, fence []iampolicy.Statement, err error) {
+	allow = block(g.conditions)
+	if g.sourceIP.IsValid() {
+		allow = merged(allow, iampolicy.Conditions{"IpAddress": {keySourceIP: g.sourceIP.String()}})
+	}
+	if len(allow) == 0 {
+		return nil, nil, nil
+	}
+	fence, err = iampolicy.DenyUnless(g.action.Name, allow)
+	if err != nil {
+		return nil, nil, fmt.Errorf("aws: %w", err)
+	}
+	return allow, fence, nil
+}
