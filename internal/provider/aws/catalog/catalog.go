@@ -3,9 +3,10 @@
 // KMS key besides, and on how many resources at once AWS authorises them.
 //
 // All of it is embedded in catalog.bin, which the generator writes from AWS's
-// Service Authorization Reference (see Sources) and the tables in data. A
-// service is unpacked when it is first asked for. What the package returns is
-// shared and must not be changed; everything is safe for concurrent use.
+// Service Authorization Reference (see Sources and LICENSE-iam-data) and from the
+// tables in data. A service is unpacked when it is first asked for. What the
+// package returns is shared and must not be changed; everything is safe for
+// concurrent use.
 package catalog
 
 import (
@@ -77,7 +78,7 @@ type index struct {
 
 // content is one service, unpacked.
 type content struct {
-	actions []Action // sorted by name
+	actions []Action // sorted by name in lower case
 	action  map[string]int
 	types   []ResourceType
 	kind    map[string]int
@@ -180,7 +181,7 @@ func Find(name string) (Action, bool) {
 	return content.actions[at], true
 }
 
-// Actions lists the service's actions, sorted by name.
+// Actions lists the service's actions, sorted by name in lower case.
 func (s Service) Actions() []Action {
 	if s.content == nil {
 		return nil

@@ -9,6 +9,7 @@ import (
 const (
 	suggestions = 3 // of Nearest, at most
 	neighbours  = 3 // services that a misspelt prefix may have meant
+	shortest    = 3 // characters of a name that say something as a part of another
 )
 
 // suggestion is a name that may have been meant.
@@ -18,9 +19,9 @@ type suggestion struct {
 }
 
 // Nearest returns up to three actions that a wrong name may have meant, in their
-// canonical spelling, the likeliest first: those of the same service that are
-// spelt almost so, then the right action of another service, then what is less
-// alike. It may be empty.
+// canonical spelling, the likeliest first: those that the API operation of this
+// name needs, those of the same service that are spelt almost so, else the action
+// of this name in another service, then what is less alike. It may be empty.
 func Nearest(name string) []string {
 	folded, ok := fold(name)
 	if !ok {
@@ -33,6 +34,7 @@ func Nearest(name string) []string {
 	if action == "" {
 		return nil
 	}
+	result := OperationActions(name)
 	var own []suggestion
 	if service, known := opened().services[prefix]; known {
 		own = service.alike(action)
@@ -42,32 +44,32 @@ func Nearest(name string) []string {
 		}
 	}
 	rank(own)
-	close := slices.IndexFunc(own, func(s suggestion) bool { return s.distance > typo(action) })
-	if close < 0 {
-		close = len(own)
+	if len(result) == 0 && (len(own) == 0 || own[0].distance > typo(action)) {
+		own = slices.Concat(namesakes(prefix, action), own)
 	}
-	result := make([]string, 0, suggestions)
-	for _, list := range [][]suggestion{own[:close], namesakes(prefix, action, suggestions-close), own[close:]} {
-		for _, candidate := range list {
-			if len(result) < suggestions && !slices.Contains(result, candidate.name) {
-				result = append(result, candidate.name)
-			}
+	for _, candidate := range own {
+		if len(result) < suggestions && !slices.Contains(result, candidate.name) {
+			result = append(result, candidate.name)
 		}
 	}
-	return result
+	return result[:min(suggestions, len(result))]
 }
 
 // typo is how many edits still look like a slip.
 func typo(name string) int { return max(2, len(name)/4) }
 
 // alike lists the service's actions of which at least half is as in the name,
-// which is in lower case.
+// which is in lower case, and those that hold it.
 func (s Service) alike(name string) []suggestion {
 	var result []suggestion
 	for _, action := range s.content().actions {
 		folded := strings.ToLower(action.Name[len(s.Prefix)+1:])
 		limit := max(len(name), len(folded)) / 2
-		if distance := editDistance(name, folded, limit); distance <= limit {
+		distance := editDistance(name, folded, limit)
+		if len(name) >= shortest && strings.Contains(folded, name) {
+			distance = min(distance, limit)
+		}
+		if distance <= limit {
 			result = append(result, suggestion{action.Name, distance})
 		}
 	}
@@ -75,12 +77,8 @@ func (s Service) alike(name string) []suggestion {
 }
 
 // namesakes lists the actions of this name in any service, the service that is
-// spelt most like prefix first. It looks for none if none is wanted, since it has
-// to unpack every service.
-func namesakes(prefix, action string, wanted int) []suggestion {
-	if wanted <= 0 {
-		return nil
-	}
+// spelt most like prefix first. The first time it has to unpack every service.
+func namesakes(prefix, action string) []suggestion {
 	var result []suggestion
 	for _, other := range opened().prefixes {
 		content := opened().services[other].content()

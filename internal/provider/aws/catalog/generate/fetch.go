@@ -80,13 +80,18 @@ func fetch(ctx context.Context, folder string, pinned pin) (release, error) {
 	if err != nil {
 		return release{}, err
 	}
+	return open(pinned, data)
+}
+
+// open checks that a package's file is the pinned one and unpacks it.
+func open(pinned pin, data []byte) (release, error) {
 	sum := sha512.Sum512(data)
 	if got := base64.StdEncoding.EncodeToString(sum[:]); got != pinned.integrity {
-		return release{}, fmt.Errorf("%s has SHA-512 %s, not the pinned %s", id, got, pinned.integrity)
+		return release{}, fmt.Errorf("%s@%s has SHA-512 %s, not the pinned %s", pinned.name, pinned.version, got, pinned.integrity)
 	}
 	files, err := unpack(data)
 	if err != nil {
-		return release{}, fmt.Errorf("%s: %w", id, err)
+		return release{}, fmt.Errorf("%s@%s: %w", pinned.name, pinned.version, err)
 	}
 	return describe(pinned, files)
 }
