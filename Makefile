@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build tools demo dev test unit acceptance fuzz check clean
+.PHONY: help build tools demo dev test unit acceptance fuzz check catalog clean
 
 PLUGIN  := bin/vault-plugin-secrets-precision
 PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
@@ -51,6 +51,9 @@ fuzz: ## Fuzz what parses input from outside, FUZZTIME each
 check: ## Check format, vet, staticcheck, known vulnerabilities, tidy modules
 	@scripts/tools.sh staticcheck govulncheck
 	@scripts/check.sh
+
+catalog: ## Write the catalogue of AWS's actions anew, from its pinned sources and tables
+	@go generate ./internal/provider/aws/catalog
 
 clean: ## Remove what was built, the servers too
 	@rm -rf bin .cache

@@ -113,7 +113,15 @@ func (g grant) advise() provider.Advice {
 		advice.Definition = append(advice.Definition, fmt.Sprintf("%s depends on other actions for some requests, and they are not granted: %s", g.action.Name, strings.Join(g.action.DependentActions, ", ")))
 	}
 	if escalation, escalates := catalog.EscalationOf(g.action); escalates {
-		advice.Mint = append(advice.Mint, fmt.Sprintf("%s can be turned into more than this grant: %s (%s)", g.action.Name, escalation.Reason, escalation.Source))
+		warning := fmt.Sprintf("%s can be turned into more than this grant: %s (%s)", g.action.Name, escalation.Reason, escalation.Source)
+		if escalation.Verdict == catalog.Refuse {
+			advice.Mint = append(advice.Mint, warning) // each holder has more in hands than the grant
+		} else {
+			advice.Definition = append(advice.Definition, warning)
+		}
+	}
+	if g.encryption != nil {
+		advice.Definition = append(advice.Definition, "kms_key "+g.encryption.describe())
 	}
 	return advice
 }
