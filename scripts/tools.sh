@@ -28,7 +28,7 @@ clean_up() {
   trap - EXIT INT TERM HUP
   # A build in the background does not hear a Ctrl-C.
   pkill -TERM -P $$ 2>/dev/null || true
-  rm -f "$cache"/bin/.*.$$.new
+  rm -rf "$cache"/bin/.*.$$.new "$cache/judge.$$.new"
   [[ $(readlink "$lock") != $$ ]] || rm -f "$lock"
 }
 trap clean_up EXIT
@@ -112,6 +112,29 @@ moto() {
   echo "$moto_version" >"$cache/moto/made"
 }
 
+# The judge is a package for node, installed beside its lock file, and anew when
+# that has changed. No script of a package is run.
+judge() {
+  local made new=$cache/judge.$$.new
+  made=$(cat tests/tools/judge/package.json tests/tools/judge/package-lock.json | cksum)
+  if [[ $(cat "$cache/judge/made" 2>/dev/null) == "$made" ]]; then
+    return
+  fi
+  echo "tools: installing judge (a few seconds, once)"
+  rm -rf "$new"
+  mkdir "$new"
+  cp tests/tools/judge/package.json tests/tools/judge/package-lock.json "$new"
+  if ! (cd "$new" && npm ci --ignore-scripts --no-audit --no-fund) >"$cache/log/judge" 2>&1; then
+    rm -rf "$new"
+    echo "tools: installing judge failed; the end of .cache/log/judge:" >&2
+    tail -n 20 "$cache/log/judge" >&2
+    return 1
+  fi
+  echo "$made" >"$new/made"
+  rm -rf "$cache/judge"
+  mv "$new" "$cache/judge"
+}
+
 pids=()
 for name in "$@"; do
   if [[ $name == moto ]]; then
@@ -121,6 +144,12 @@ for name in "$@"; do
       exit 1
     fi
     moto &
+  elif [[ $name == judge ]]; then
+    if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+      echo "tools: judge needs node and npm: install them with your package manager (Debian: apt-get install nodejs npm)" >&2
+      exit 1
+    fi
+    judge &
   elif command -v "$name" >/dev/null; then
     continue
   else
