@@ -7,7 +7,7 @@ VERSION ?= v0.1.0
 FUZZTIME ?= 20s
 
 # Everything but the acceptance tests.
-UNITS = $(shell go list ./... | grep -v '/tests$$')
+UNITS = $(shell go list ./... | grep -vE '/tests(/judge)?$$')
 
 # A test runner on PATH or the one that "make tools" has built.
 export PATH := $(PATH):$(CURDIR)/.cache/bin
@@ -19,7 +19,7 @@ build: ## Build the plugin into bin/
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(PACKAGE).Version=$(VERSION)" -o $(PLUGIN) ./cmd/vault-plugin-secrets-precision
 
 tools: ## Build or find the servers and tools that demo and tests use, once
-	@scripts/tools.sh vault minio moto gotestsum staticcheck govulncheck
+	@scripts/tools.sh vault minio moto judge gotestsum staticcheck govulncheck
 
 demo: ## Watch one exact credential from "vault read" to dead, on real servers
 	@scripts/tools.sh vault minio
@@ -34,7 +34,7 @@ dev: ## Start the same servers, and leave them running to play with
 	@.cache/bin/dev $(PLUGIN)
 
 test: ## Run all tests
-	@scripts/tools.sh vault minio moto gotestsum
+	@scripts/tools.sh vault minio moto judge gotestsum
 	@$(MAKE) --no-print-directory unit acceptance
 
 unit: ## Run the unit tests, with the race detector
@@ -42,8 +42,8 @@ unit: ## Run the unit tests, with the race detector
 	@gotestsum --format pkgname-and-test-fails -- -race $(UNITS)
 
 acceptance: ## Run the tests of the plugin in a real Vault, against real targets
-	@scripts/tools.sh vault minio moto gotestsum
-	@gotestsum --format testname -- -race -count=1 -timeout 30m ./tests
+	@scripts/tools.sh vault minio moto judge gotestsum
+	@gotestsum --format testname -- -race -count=1 -timeout 30m ./tests ./tests/judge
 
 fuzz: ## Fuzz what parses input from outside, FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)
