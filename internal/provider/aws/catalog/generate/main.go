@@ -1,0 +1,122 @@
+// Command generate writes catalog.bin from the two pinned releases of the
+// package that has AWS's Service Authorization Reference as data, and from the
+// tables in data. The same inputs give the same bytes with the same Go release
+// (another may compress differently).
+//
+// It runs in the catalogue's folder. With -tables only the tables are packed
+// anew and the rest is taken from the catalog.bin that is there, without network.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog/internal/pack"
+)
+
+const (
+	file   = "catalog.bin"
+	folder = "data"
+	limit  = 1 << 20 // bytes of the file
+)
+
+// tables are those that the package reads, sorted; quirks.tsv is for people.
+var tables = []string{
+	"escalation.tsv", "exceptions.tsv", "global-keys.tsv", "kms.tsv", "operations.tsv", "several-required.tsv",
+}
+
+func main() {
+	tablesOnly := flag.Bool("tables", false, "pack the tables only")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, *tablesOnly)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "generate:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, tablesOnly bool) error {
+	var builder *pack.Builder
+	var err error
+	if tablesOnly {
+		builder, err = keepServices()
+	} else {
+		builder, err = packServices(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if err := packTables(builder); err != nil {
+		return err
+	}
+	data, err := builder.Bytes()
+	if err != nil {
+		return err
+	}
+	if len(data) > limit {
+		return fmt.Errorf("%s would have %d bytes, more than %d", file, len(data), limit)
+	}
+	return os.WriteFile(file, data, 0o644)
+}
+
+// keepServices copies sources and services of the file that is there.
+func keepServices() (*pack.Builder, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	archive, err := pack.Open(data)
+	if err != nil {
+		return nil, err
+	}
+	builder := pack.NewBuilder(archive.Sources)
+	for _, section := range archive.Services {
+		service, err := archive.ReadService(section)
+		if err != nil {
+			return nil, err
+		}
+		if err := builder.AddService(section.Name, section.Title, service); err != nil {
+			return nil, err
+		}
+	}
+	return builder, nil
+}
+
+// packServices fetches the sources and packs what they know.
+func packServices(ctx context.Context) (*pack.Builder, error) {
+	downloads, err := os.MkdirTemp("", "catalog")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(downloads)
+	current, err := fetch(ctx, downloads, reference)
+	if err != nil {
+		return nil, err
+	}
+	older, err := fetch(ctx, downloads, dependents)
+	if err != nil {
+		return nil, err
+	}
+	builder := pack.NewBuilder([]pack.Source{current.source, older.source})
+	return builder, addServices(builder, current, older)
+}
+
+// packTables packs the project's own tables as they are.
+func packTables(builder *pack.Builder) error {
+	for _, name := range tables {
+		text, err := os.ReadFile(filepath.Join(folder, name))
+		if err != nil {
+			return err
+		}
+		if err := builder.AddTable(name, text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
