@@ -124,7 +124,7 @@ func wildcard(tokens []token) (allowed bool, least int) {
 			return true, 0
 		}
 	}
-	return tokens[last].shape&slash != 0, 1
+	return tokens[last].shape.nests(), 1
 }
 
 func isVariable(part string) bool { return strings.HasPrefix(part, "${") || part == unnamed }

@@ -126,7 +126,7 @@ func (p Pattern) Narrowest(arn ARN) (string, bool) {
 	prefix := arn.Resource[:first]
 	leaf := p.tokens[len(p.tokens)-1].shape
 	var ends [maxTokens]int
-	if leaf&slash != 0 && first == len(arn.Resource)-1 {
+	if leaf.nests() && first == len(arn.Resource)-1 {
 		arn.Resource = prefix + "/*"
 		if p.match(arn, &ends) == "" {
 			return arn.String(), true

@@ -10,15 +10,14 @@ type shape uint16
 const (
 	slash      shape = 1 << iota // "/", but no empty segment
 	colon                        // ":"
-	oneColon                     // one ":" at most, with something on both sides
+	oneColon                     // one ":" at most
 	rooted                       // a "/" may come first
 	absolute                     // a "/" has to come first
 	closed                       // a "/" may come last
 	blank                        // may be empty
+	flat                         // a "/" parts nothing: no "*" may follow it
 	bucketName                   // an S3 bucket's name
 )
-
-const segment shape = 0
 
 // extent is the length of the longest start of text whose characters the shape
 // takes.
@@ -43,11 +42,8 @@ func (s shape) holds(value string) bool {
 		return false
 	case s&bucketName != 0:
 		return isBucket(value)
-	case s&oneColon != 0:
-		before, after, found := strings.Cut(value, ":")
-		return !found || before != "" && after != "" && !strings.Contains(after, ":")
 	case s&slash == 0:
-		return true
+		return s&(colon|oneColon) == 0 || s.parts(value)
 	}
 	if s&closed != 0 {
 		value = strings.TrimSuffix(value, "/")
@@ -62,11 +58,20 @@ func (s shape) begins(prefix string, least int) bool {
 		return least == 0
 	}
 	path, found := strings.CutSuffix(prefix, "/")
-	return found && s&slash != 0 && s.extent(path) == len(path) && s.path(path)
+	return found && s.nests() && s.extent(path) == len(path) && s.path(path)
 }
 
-// path says whether no segment is empty, but for what comes before a first "/"
-// where the shape has one.
+// parts says whether a name with ":" in it has a text on both sides of each.
+func (s shape) parts(value string) bool {
+	return value[0] != ':' && value[len(value)-1] != ':' && !strings.Contains(value, "::") &&
+		(s&oneColon == 0 || strings.Count(value, ":") < 2)
+}
+
+// nests says whether a "/" in a value parts a container from what is in it.
+func (s shape) nests() bool { return s&slash != 0 && s&flat == 0 }
+
+// path says whether no segment is empty, "." or "..", but for what comes before
+// a first "/" where the shape has one.
 func (s shape) path(value string) bool {
 	trimmed := value
 	if s&(rooted|absolute) != 0 {
@@ -75,7 +80,12 @@ func (s shape) path(value string) bool {
 	if s&absolute != 0 && trimmed == value {
 		return false
 	}
-	return trimmed != "" && trimmed[0] != '/' && trimmed[len(trimmed)-1] != '/' && !strings.Contains(trimmed, "//")
+	for segment := range strings.SplitSeq(trimmed, "/") {
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
 }
 
 // isBucket says whether name has the shape of a bucket's name.

@@ -51,15 +51,15 @@ var shapes = map[slot]shape{
 	{"ecr-public:repository/${RepositoryName}", "RepositoryName"}: slash,
 	// An alarm's name is any text.
 	// https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html
-	{"cloudwatch:alarm:${AlarmName}", "AlarmName"}: slash | colon | rooted,
+	{"cloudwatch:alarm:${AlarmName}", "AlarmName"}: slash | colon | rooted | flat,
 	// aws.partner/example.com/1234, and the bus that is named after it
 	// https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_CreateEventBus.html
 	{"events:event-source/${EventSourceName}", "EventSourceName"}: slash,
 	{"events:event-bus/${EventBusName}", "EventBusName"}:          slash,
 	// alias/aws/s3
 	// https://docs.aws.amazon.com/kms/latest/APIReference/API_CreateAlias.html
-	{"kms:alias/${Alias}", "Alias"}:                  slash,
-	{"payment-cryptography:alias/${Alias}", "Alias"}: slash,
+	{"kms:alias/${Alias}", "Alias"}:                  slash | flat,
+	{"payment-cryptography:alias/${Alias}", "Alias"}: slash | flat,
 
 	// Topics are paths, and their parts any text.
 	// https://docs.aws.amazon.com/iot/latest/developerguide/topics.html
@@ -78,7 +78,7 @@ var shapes = map[slot]shape{
 	// https://docs.aws.amazon.com/opensearch-service/latest/developerguide/ac.html
 	{"es:domain/${DomainName}/${Path}", "Path"}: slash | colon,
 	// https://docs.aws.amazon.com/vpc-lattice/latest/ug/auth-policies.html
-	{"vpc-lattice-svcs:service/${ServiceId}/${RequestPath}", "RequestPath"}: slash | colon | closed,
+	{"vpc-lattice:service/${ServiceId}/${RequestPath}", "RequestPath"}: slash | colon | closed,
 
 	// IAM names with their path, and providers that are named by URL.
 	// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_identifiers.html
@@ -86,7 +86,7 @@ var shapes = map[slot]shape{
 	{"iam:group/${GroupNameWithPath}", "GroupNameWithPath"}:                                slash,
 	{"iam:instance-profile/${InstanceProfileNameWithPath}", "InstanceProfileNameWithPath"}: slash,
 	{"iam:mfa/${MfaTokenIdWithPath}", "MfaTokenIdWithPath"}:                                slash,
-	{"iam:oidc-provider/${OidcProviderName}", "OidcProviderName"}:                          slash | colon,
+	{"iam:oidc-provider/${OidcProviderName}", "OidcProviderName"}:                          slash,
 	{"iam:policy/${PolicyNameWithPath}", "PolicyNameWithPath"}:                             slash,
 	{"iam:role/${RoleNameWithPath}", "RoleNameWithPath"}:                                   slash,
 	{"iam:server-certificate/${CertificateNameWithPath}", "CertificateNameWithPath"}:       slash,
@@ -108,8 +108,8 @@ var shapes = map[slot]shape{
 	{"bedrock:inference-profile/${ResourceId}", "ResourceId"}:       colon,
 	{"bedrock:default-prompt-router/${ResourceId}", "ResourceId"}:   colon,
 	{"bedrock:guardrail-profile/${ResourceId}", "ResourceId"}:       colon,
-	{"bedrock:custom-model/${ResourceId}", "ResourceId"}:            slash | colon,
-	{"bedrock:model-customization-job/${ResourceId}", "ResourceId"}: slash | colon,
+	{"bedrock:custom-model/${ResourceId}", "ResourceId"}:            slash | colon | flat,
+	{"bedrock:model-customization-job/${ResourceId}", "ResourceId"}: slash | colon | flat,
 	// model-package/<group>/<version>
 	// https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModelPackage.html
 	{"sagemaker:model-package/${ModelPackageName}", "ModelPackageName"}: slash,
@@ -119,7 +119,7 @@ var shapes = map[slot]shape{
 	{"glue:catalog/${CatalogName}", "CatalogName"}: slash,
 	// platform/Python 3.8 running on 64bit Amazon Linux 2/3.4.9
 	// https://docs.aws.amazon.com/elasticbeanstalk/latest/dg/AWSHowTo.iam.policies.arn.html
-	{"elasticbeanstalk:platform/${PlatformNameWithVersion}", "PlatformNameWithVersion"}: slash,
+	{"elasticbeanstalk:platform/${PlatformNameWithVersion}", "PlatformNameWithVersion"}: slash | flat,
 	// model-version/<type>/<model>/<version>
 	// https://docs.aws.amazon.com/frauddetector/latest/api/API_GetModelVersion.html
 	{"frauddetector:detector-version/${ResourcePath}", "ResourcePath"}: slash,
@@ -151,9 +151,9 @@ var shapes = map[slot]shape{
 
 	// A name that is an ARN itself.
 	// https://docs.aws.amazon.com/mediaconvert/latest/apireference/certificates.html
-	{"mediaconvert:certificates/${CertificateArn}", "CertificateArn"}: slash | colon,
+	{"mediaconvert:certificates/${CertificateArn}", "CertificateArn"}: slash | colon | flat,
 	// https://docs.aws.amazon.com/connect/latest/APIReference/API_connect-customer-profiles_GetIntegration.html
-	{"profile:domains/${DomainName}/integrations/${Uri}", "Uri"}: slash | colon,
+	{"profile:domains/${DomainName}/integrations/${Uri}", "Uri"}: slash | colon | flat,
 
 	// Most package formats have no namespace: package/<domain>/<repository>/pypi//<name>.
 	// The pattern of a package group begins with "/".
