@@ -37,7 +37,7 @@ func checkConditions(action catalog.Action, found resolved, conditions []scope.C
 		case strings.EqualFold(condition.Key, keySourceIP) && sourceIP:
 			return nil, wrong("bound_source_ip sets this key", "use one of the two")
 		}
-		if problem := misfit(condition.Operator, key.Type); problem != "" {
+		if problem := unsuited(condition.Operator, key.Type); problem != "" {
 			return nil, wrong(problem, "use an operator for keys of type "+key.Type)
 		}
 	}
@@ -89,11 +89,11 @@ func matchesKey(reference, name string) bool {
 	return len(name) > len(fixed) && strings.EqualFold(name[:len(fixed)], fixed)
 }
 
-// misfit says why an operator does not suit a key of that type, empty where it
+// unsuited says why an operator does not suit a key of that type, empty where it
 // does. A key with several values needs to be told which of them count, and one
 // with a single value must not be: ForAllValues is true where there is none.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-single-vs-multi-valued-context-keys.html
-func misfit(operator, kind string) string {
+func unsuited(operator, kind string) string {
 	quantifier, base, quantified := strings.Cut(operator, ":")
 	if !quantified {
 		base, quantifier = operator, ""
