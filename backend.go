@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
@@ -42,8 +43,8 @@ type backend struct {
 	roles   cache[openRole]
 	// definitions is held while a target or a role is written or deleted, so
 	// that no role is left without its target; and, for reading, from the time
-	// that a mint looks its target up until its grant is in the ledger, so that
-	// a target is not deleted or moved under a grant that it can't see yet.
+	// that a mint looks its target up until its grant is in the ledger's index,
+	// so that a target is not deleted or moved under a grant that it can't see yet.
 	definitions sync.RWMutex
 }
 
@@ -81,9 +82,11 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix},
-			LocalStorage:    []string{ledger.Prefix},
+			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.OwnPrefix},
 		},
-		Invalidate: b.invalidate,
+		InitializeFunc: b.initialize,
+		Clean:          func(context.Context) { b.grants.Close() },
+		Invalidate:     b.invalidate,
 	}
 	for _, path := range b.Paths {
 		for _, name := range regexp.MustCompile(path.Pattern).SubexpNames() {
@@ -97,8 +100,24 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 	if err := b.Setup(ctx, &cached); err != nil {
 		return nil, err
 	}
-	b.grants = &lifecycle.Manager{Log: b.Logger(), Now: now}
+	b.grants = lifecycle.New(b.Logger(), now)
 	return b, nil
+}
+
+// initialize must not block: Vault waits for it while it unseals.
+func (b *backend) initialize(_ context.Context, req *logical.InitializationRequest) error {
+	b.grants.Start(req.Storage, b.writes)
+	return nil
+}
+
+// writes says whether this node may write to the mount's local storage. A Vault
+// that is gone answers with zero.
+func (b *backend) writes() (bool, error) {
+	state := b.System().ReplicationState()
+	if state == consts.ReplicationUnknown {
+		return false, errors.New("vault did not say what this node may do")
+	}
+	return !state.HasState(consts.ReplicationDRSecondary | consts.ReplicationPerformanceStandby), nil
 }
 
 // HandleRequest checks the raw request before the framework reads it.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +13,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
@@ -141,11 +141,10 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 			response.AddWarning("roles of this target are refused until it has been written with verify_connection=true: which system it is was not asked")
 		}
 	}
-	b.definitions.Lock()
-	defer b.definitions.Unlock()
-	if err := b.targetStays(ctx, req.Storage, name, configured); err != nil {
+	if err := b.define(ctx, req.Storage, func() error { return b.targetStays(ctx, req.Storage, name, configured) }); err != nil {
 		return refuse(err)
 	}
+	defer b.definitions.Unlock()
 	err = writeEntry(ctx, req.Storage, configPrefix+name, configured.target)
 	b.targets.drop(name) // on an error too: storage may have taken the write
 	if err != nil {
@@ -186,7 +185,7 @@ func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name
 	if before.system == after.system {
 		return nil
 	}
-	live, err := b.liveGrants(ctx, storage, name)
+	live, err := b.liveGrants(name)
 	if err != nil {
 		return err
 	}
@@ -197,14 +196,34 @@ func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name
 	return nil
 }
 
-// liveGrants counts the grants that live on a target.
-func (b *backend) liveGrants(ctx context.Context, storage logical.Storage, name string) (int, error) {
-	live, err := ledger.Live(ctx, storage, b.grants.Now())
-	if err != nil {
-		return 0, err
+// liveGrants counts the grants that live on a target. The error is
+// lifecycle.ErrRebuilding where that is not known yet.
+func (b *backend) liveGrants(name string) (int, error) {
+	if !b.grants.Ready() {
+		return 0, lifecycle.ErrRebuilding
 	}
-	live = slices.DeleteFunc(live, func(grant ledger.Grant) bool { return grant.Target != name })
-	return len(live), nil
+	return b.grants.Index.Count(ledger.Query{Target: name}, b.grants.Now()), nil
+}
+
+// define locks the definitions and has them checked, and leaves them locked if
+// the check has nothing against it. Where it has to wait for the ledger, mints
+// don't wait with it.
+func (b *backend) define(ctx context.Context, storage logical.Storage, check func() error) error {
+	for {
+		b.definitions.Lock()
+		err := check()
+		if err == nil {
+			return nil
+		}
+		b.definitions.Unlock()
+		if !errors.Is(err, lifecycle.ErrRebuilding) {
+			return err
+		}
+		b.grants.Start(storage, b.writes)
+		if err := b.grants.Await(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -212,13 +231,16 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 	if err != nil {
 		return refuse(err)
 	}
-	b.definitions.Lock()
-	defer b.definitions.Unlock()
-	if !data.Get("force").(bool) {
-		if err := b.targetUnused(ctx, req.Storage, name); err != nil {
-			return refuse(err)
+	force := data.Get("force").(bool)
+	if err := b.define(ctx, req.Storage, func() error {
+		if force {
+			return nil
 		}
+		return b.targetUnused(ctx, req.Storage, name)
+	}); err != nil {
+		return refuse(err)
 	}
+	defer b.definitions.Unlock()
 	err = deleteEntry(ctx, req.Storage, configPrefix+name)
 	b.targets.drop(name)
 	if err != nil {
@@ -246,7 +268,7 @@ func (b *backend) targetUnused(ctx context.Context, storage logical.Storage, nam
 			return invalid.Field("target", name, fmt.Sprintf("role %q uses it", roleName), remedy)
 		}
 	}
-	live, err := b.liveGrants(ctx, storage, name)
+	live, err := b.liveGrants(name)
 	if err != nil {
 		return err
 	}

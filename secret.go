@@ -70,7 +70,9 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 	if opened.system != data.System {
 		return nil, fmt.Errorf("grant %s can't be ended because target %q is another system now, or another user's: configure it as it was and revoke the lease again", data.GrantID, data.Target)
 	}
-	return nil, bare(b.grants.End(ctx, req.Storage, opened.provider, data.GrantID, data.Handle))
+	return nil, bare(b.grants.End(ctx, req.Storage, lifecycle.EndOrder{
+		Provider: opened.provider, ID: data.GrantID, Target: data.Target, System: data.System, Handle: data.Handle,
+	}))
 }
 
 // readLease reads what lease wrote. Vault has kept it as JSON in between.

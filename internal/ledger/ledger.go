@@ -4,7 +4,10 @@
 // Layout: g/<bucket>/<id>. The bucket is the latest end that the grant can
 // have, so that finding what has expired costs what has expired; the id starts
 // with its bucket, so that any id is one read. A record is written in place and
-// never moved.
+// never moved. Once all grants of a bucket that has gone by have ended, they are
+// packed into segments, h/<bucket>/<n>.
+//
+// What is looked for by anything but an id is in the Index, in memory.
 package ledger
 
 import (
@@ -14,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -22,21 +26,53 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
-// Prefix is where the records are in the mount's storage.
-const Prefix = "g/"
+// Where the ledger is in the mount's storage: its records, its history, and what
+// it keeps of itself. All three are local to a cluster.
+const (
+	Prefix        = "g/"
+	HistoryPrefix = "h/"
+	OwnPrefix     = "ledger/"
+)
 
 // bucketSpan is the time that the grants of one bucket end in.
 const bucketSpan = 10 * time.Minute
 
-// State of a grant as stored. An active grant is one that is Pending and whose
-// ExpiresAt has not passed: a separate state would cost a second write.
+// State of a grant. Those that are stored come first; Active and Expired are
+// what Status makes of Pending, since storing them would cost a second write.
 type State string
 
 const (
 	Pending State = "pending" // recorded, and minted unless something failed
+	Ending  State = "ending"  // is to end, and may still work at the target
 	Ended   State = "ended"   // dead at the target
 	Failed  State = "failed"  // minting failed and nothing is left at the target
+
+	Active  State = "active"
+	Expired State = "expired"
 )
+
+// Cause is how a grant ended, or why it is to.
+type Cause string
+
+const (
+	LeaseRevoked Cause = "lease revoked"
+	LeaseExpired Cause = "lease expired"
+	Swept        Cause = "swept"             // outlived its lease, or was left by a crash
+	Widened      Cause = "ended with others" // the target's limits left no room to spare it
+	MintFailed   Cause = "mint failed"
+	CallerHungUp Cause = "the caller hung up"
+	MintTooLate  Cause = "minting took longer than the credential's life"
+)
+
+// State is how a grant is stored that has ended for this cause.
+func (c Cause) State() State {
+	switch c {
+	case MintFailed, CallerHungUp, MintTooLate:
+		return Failed
+	default:
+		return Ended
+	}
+}
 
 // Grant is one minted credential. It holds no secret.
 type Grant struct {
@@ -44,6 +80,7 @@ type Grant struct {
 	State       State           `json:"state"`
 	Target      string          `json:"target"`
 	System      string          `json:"system,omitempty"` // a hash that tells which system the target was
+	Base        string          `json:"base,omitempty"`   // see provider.Committed; empty for most
 	Role        string          `json:"role"`
 	Task        string          `json:"task,omitempty"`
 	Action      string          `json:"action"`
@@ -54,36 +91,72 @@ type Grant struct {
 	IssuedAt    time.Time       `json:"issued_at"`
 	ExpiresAt   time.Time       `json:"expires_at"` // when the target ends it by itself
 	EndedAt     time.Time       `json:"ended_at,omitzero"`
-	Ending      string          `json:"ending,omitempty"` // how it ended
+	Ending      Cause           `json:"ending,omitempty"`
 }
+
+// Finished says whether nothing remains to be done about the grant.
+func (g Grant) Finished() bool { return g.State == Ended || g.State == Failed }
 
 // Live says whether the credential may still work at the target.
-func (g Grant) Live(now time.Time) bool {
-	return g.State == Pending && now.Before(g.ExpiresAt)
+func (g Grant) Live(now time.Time) bool { return !g.Finished() && now.Before(g.ExpiresAt) }
+
+// Status is the grant's state for people: a pending one is active or expired.
+func (g Grant) Status(now time.Time) State {
+	switch {
+	case g.State != Pending:
+		return g.State
+	case now.Before(g.ExpiresAt):
+		return Active
+	default:
+		return Expired
+	}
 }
 
-// ErrNotFound is returned where the ledger has no grant of an id.
-var ErrNotFound = errors.New("ledger: no such grant")
+var (
+	// ErrNotFound is returned where the ledger has no grant of an id.
+	ErrNotFound = errors.New("ledger: no such grant")
+	// ErrDamaged is returned for what is in the ledger's place and can't be read.
+	ErrDamaged = errors.New("ledger: damaged")
+)
 
 const bucketDigits = 8
 
-var idShape = regexp.MustCompile(`\A[0-9a-f]{8}[a-z2-7]{16}\z`)
+var (
+	idShape     = regexp.MustCompile(`\A[0-9a-f]{8}[a-z2-7]{16}\z`)
+	bucketShape = regexp.MustCompile(`\A[0-9a-f]{8}\z`)
+)
 
 // NewID draws an id for a grant that ends at expiresAt at the latest: the
 // bucket in 8 hexadecimal digits, then 80 random bits.
-func NewID(expiresAt time.Time) string {
-	random := make([]byte, 10)
-	_, _ = rand.Read(random) // never fails: https://pkg.go.dev/crypto/rand#Read
-	return bucket(expiresAt) + strings.ToLower(base32.StdEncoding.EncodeToString(random))
+func NewID(expiresAt time.Time) string { return bucket(expiresAt) + random(10) }
+
+// random draws bytes and writes them in lower-case base32.
+func random(bytes int) string {
+	drawn := make([]byte, bytes)
+	_, _ = rand.Read(drawn) // never fails: https://pkg.go.dev/crypto/rand#Read
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(drawn))
 }
 
 func bucket(expiresAt time.Time) string {
 	return fmt.Sprintf("%0*x", bucketDigits, expiresAt.Unix()/int64(bucketSpan/time.Second))
 }
 
+// LatestEnd is the time by which a grant of that id, or of that bucket, has
+// ended at its target. The error is ErrDamaged for what is neither.
+func LatestEnd(id string) (time.Time, error) {
+	if !idShape.MatchString(id) && !bucketShape.MatchString(id) {
+		return time.Time{}, fmt.Errorf("%w: %q is no grant id", ErrDamaged, id)
+	}
+	number, err := strconv.ParseInt(id[:bucketDigits], 16, 64)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%w: %q is no grant id", ErrDamaged, id)
+	}
+	return time.Unix((number+1)*int64(bucketSpan/time.Second), 0).UTC(), nil
+}
+
 func key(id string) (string, error) {
 	if !idShape.MatchString(id) {
-		return "", fmt.Errorf("ledger: %q is no grant id", id)
+		return "", fmt.Errorf("%w: %q is no grant id", ErrDamaged, id)
 	}
 	return Prefix + id[:bucketDigits] + "/" + id, nil
 }
@@ -104,7 +177,8 @@ func Put(ctx context.Context, storage logical.Storage, grant Grant) error {
 	return nil
 }
 
-// Get reads a grant. The error is ErrNotFound where there is none.
+// Get reads a grant. The error is ErrNotFound where there is none, and
+// ErrDamaged where there is something that this version can't read.
 func Get(ctx context.Context, storage logical.Storage, id string) (Grant, error) {
 	path, err := key(id)
 	if err != nil {
@@ -119,37 +193,15 @@ func Get(ctx context.Context, storage logical.Storage, id string) (Grant, error)
 	}
 	var grant Grant
 	if err := entry.DecodeJSON(&grant); err != nil {
-		return Grant{}, fmt.Errorf("ledger: decoding grant %s: %w", id, err)
+		return Grant{}, fmt.Errorf("%w: decoding grant %s: %w", ErrDamaged, id, err)
 	}
-	return grant, nil
-}
-
-// Live reads the grants that may still work at their targets. It costs what is
-// live, and passes over the buckets that have gone by.
-func Live(ctx context.Context, storage logical.Storage, now time.Time) ([]Grant, error) {
-	buckets, err := storage.List(ctx, Prefix)
-	if err != nil {
-		return nil, fmt.Errorf("ledger: listing: %w", err)
+	if grant.ID != id {
+		return Grant{}, fmt.Errorf("%w: the record of grant %s is of %q", ErrDamaged, id, grant.ID)
 	}
-	var live []Grant
-	for _, name := range buckets {
-		if strings.TrimSuffix(name, "/") < bucket(now) {
-			continue
-		}
-		ids, err := storage.List(ctx, Prefix+name)
-		if err != nil {
-			return nil, fmt.Errorf("ledger: listing %s: %w", name, err)
-		}
-		for _, id := range ids {
-			grant, err := Get(ctx, storage, id)
-			switch {
-			case errors.Is(err, ErrNotFound): // removed since it was listed
-			case err != nil:
-				return nil, err
-			case grant.Live(now):
-				live = append(live, grant)
-			}
-		}
+	switch grant.State {
+	case Pending, Ending, Ended, Failed:
+		return grant, nil
+	default:
+		return Grant{}, fmt.Errorf("%w: grant %s has state %q", ErrDamaged, id, grant.State)
 	}
-	return live, nil
 }

@@ -29,35 +29,6 @@ func TestIDStartsWithItsBucket(t *testing.T) {
 	}
 }
 
-func TestLive(t *testing.T) {
-	storage := &logical.InmemStorage{}
-	put := func(state State, expiresAt time.Time) string {
-		t.Helper()
-		id := NewID(expiresAt)
-		if err := Put(t.Context(), storage, Grant{ID: id, State: state, ExpiresAt: expiresAt}); err != nil {
-			t.Fatal(err)
-		}
-		return id
-	}
-	want := map[string]bool{put(Pending, now.Add(time.Second)): true, put(Pending, now.Add(90*24*time.Hour)): true}
-	put(Pending, now)
-	put(Pending, now.Add(-time.Hour))
-	put(Ended, now.Add(time.Hour))
-	put(Failed, now.Add(time.Hour))
-	live, err := Live(t.Context(), storage, now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(live) != len(want) {
-		t.Errorf("%d grants live, want %d", len(live), len(want))
-	}
-	for _, grant := range live {
-		if !want[grant.ID] {
-			t.Errorf("grant %s is not live", grant.ID)
-		}
-	}
-}
-
 func TestGetUnknown(t *testing.T) {
 	if _, err := Get(t.Context(), &logical.InmemStorage{}, NewID(now)); !errors.Is(err, ErrNotFound) {
 		t.Errorf("got %v, want ErrNotFound", err)

@@ -6,7 +6,9 @@ package lifecycle
 import (
 	"context"
 	"errors"
-	"fmt"
+	"net/http"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -14,170 +16,132 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
-	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
 
 const (
-	// mintTimeout bounds a mint at the target.
-	mintTimeout = 30 * time.Second
-	// endTimeout bounds the end of a grant. Vault gives a revoke no deadline,
-	// and one that hangs would hold up a step-down; on an error Vault retries.
-	// With what a provider may still need to leave things safe it is 20 s in all.
-	endTimeout = 15 * time.Second
+	// readyWait is how long a request waits for the ledger to be in memory.
+	readyWait = 10 * time.Second
+	// askPause is how long after Vault did not say what this node may do it is
+	// asked again.
+	askPause = time.Second
 )
 
-// Manager issues and ends grants.
+var (
+	// ErrRebuilding is returned while the ledger is still being read into memory.
+	ErrRebuilding error = logical.CodedError(http.StatusServiceUnavailable, "the ledger is still being read into memory; try again in a few seconds")
+	// ErrClosed is returned once the mount is being unloaded.
+	ErrClosed = errors.New("the mount is being unloaded")
+)
+
+// Manager issues and ends the grants of one mount.
 type Manager struct {
-	Log hclog.Logger
-	Now func() time.Time
+	Log   hclog.Logger
+	Now   func() time.Time
+	Index *ledger.Index
+
+	life    context.Context // of all that goes on behind requests
+	close   context.CancelFunc
+	start   sync.Once
+	standby atomic.Bool
+
+	slots  chan struct{} // one for each end under way
+	mu     sync.Mutex
+	actors map[string]*actor // the ends under way, by grant
+
+	idMu     sync.Mutex
+	ledgerID string
 }
 
-// Order is what a caller asked for, checked and admitted.
-type Order struct {
-	Provider    provider.Provider
-	Target      string // the target's name
-	System      string // which system the target is, see ledger.Grant
-	Mount       string // the mount's UUID
-	Role        string
-	Task        string
-	Scope       scope.Scope
-	Bounds      provider.Bounds // but for ExpiresAt, which follows from TTL
-	TTL         time.Duration   // at least 1 s
-	EntityID    string
-	DisplayName string
-	Recorded    func() // is called, if set, once the grant is in the ledger
+// New makes a manager that does nothing yet.
+func New(log hclog.Logger, now func() time.Time) *Manager {
+	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), slots: make(chan struct{}, maxEnds), actors: map[string]*actor{}}
+	m.life, m.close = context.WithCancel(context.Background())
+	return m
 }
 
-// Issued is a grant whose credential works, and what the caller gets of it.
-type Issued struct {
-	Grant      ledger.Grant
-	Policy     provider.Policy
-	Credential provider.Credential
-	Lease      time.Duration // whole seconds, at least one
+// Start begins, once, to read the ledger into memory, and returns. writes says
+// whether this node may write; its error means that Vault did not say, and that
+// it is to be asked again.
+func (m *Manager) Start(storage logical.Storage, writes func() (bool, error)) {
+	m.start.Do(func() { go m.build(storage, writes) })
 }
 
-// Compile is the policy that the order's credential has if it is minted now, and
-// its end.
-func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
-	// Targets compare in whole seconds, so the end is one: the credential lives
-	// for its TTL and for less than a second more.
-	bounds := o.Bounds
-	bounds.ExpiresAt = now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
-	policy, err := o.Provider.Compile(o.Scope, bounds)
-	if err != nil {
-		return "", time.Time{}, err
-	}
-	if policy == "" {
-		return "", time.Time{}, errors.New("the provider compiled an empty policy")
-	}
-	return policy, bounds.ExpiresAt, nil
-}
-
-// ErrTooLate is returned where the target took longer to mint a credential than
-// the credential was to live. Nothing is left at the target.
-var ErrTooLate = errors.New("the credential expired while the target was minting it")
-
-// Issue mints a credential: one write to storage, before the target is called.
-//
-// The mint has a context of its own. Vault drops the answer to a caller who has
-// hung up, without a lease and without a revoke; so if ctx has ended by the
-// time the credential exists, the grant is ended at once.
-func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
-	now := m.Now()
-	policy, expiresAt, err := order.Compile(now)
-	if err != nil {
-		return Issued{}, err
-	}
-	id := ledger.NewID(expiresAt)
-	handle, err := order.Provider.Prepare(provider.Grant{
-		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, Options: order.Bounds.Options,
-	})
-	if err != nil {
-		return Issued{}, err
-	}
-	grant := ledger.Grant{
-		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Role: order.Role, Task: order.Task,
-		Action: order.Scope.Action(), Resource: order.Scope.Resource(),
-		EntityID: order.EntityID, DisplayName: order.DisplayName,
-		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
-	}
-	if err := ledger.Put(ctx, storage, grant); err != nil {
-		return Issued{}, err
-	}
-	if order.Recorded != nil {
-		order.Recorded()
-	}
-
-	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTimeout)
-	defer cancel()
-	credential, err := order.Provider.Mint(detached, handle, policy, expiresAt)
-	if err != nil {
-		m.abandon(ctx, storage, order.Provider, grant, "mint failed")
-		return Issued{}, fmt.Errorf("minting on target %q: %w", order.Target, err)
-	}
-	if err := ctx.Err(); err != nil {
-		grant.Handle = credential.Handle
-		m.abandon(ctx, storage, order.Provider, grant, "the caller hung up")
-		return Issued{}, err
-	}
-	remaining := expiresAt.Sub(m.Now())
-	if remaining <= 0 {
-		grant.Handle = credential.Handle
-		m.abandon(ctx, storage, order.Provider, grant, "minting took longer than the credential's life")
-		return Issued{}, ErrTooLate
-	}
-	// A lease of 0 s would mean the mount's default to Vault, so the last
-	// fraction of a second counts as one; the target's own end is exact.
-	lease := max(remaining.Truncate(time.Second), time.Second)
-	m.Log.Info("grant issued", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt)
-	return Issued{Grant: grant, Policy: policy, Credential: credential, Lease: lease}, nil
-}
-
-// abandon ends a grant that nobody will hold. What it can't end stays pending
-// in the ledger, and dies at the target at its ExpiresAt.
-func (m *Manager) abandon(ctx context.Context, storage logical.Storage, target provider.Provider, grant ledger.Grant, why string) {
-	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
-	defer cancel()
-	if err := m.kill(detached, storage, target, grant, ledger.Failed, why); err != nil {
-		m.Log.Error("abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "why", why, "error", err)
+func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
+	for m.life.Err() == nil {
+		able, err := writes()
+		switch {
+		case err == nil && able:
+			_ = m.Index.Rebuild(m.life, storage, m.Log, m.Now) // fails when life ends
+			return
+		case err == nil:
+			m.standby.Store(true)
+			return
+		}
+		m.Log.Debug("the ledger is not read yet", "error", err)
+		select {
+		case <-m.life.Done():
+		case <-time.After(askPause):
+		}
 	}
 }
 
-// End ends a grant by its id and the handle that its lease holds: what kills
-// comes first, then one write to storage. It is idempotent, and returns nil
-// only when the credential is dead at the target.
-func (m *Manager) End(ctx context.Context, storage logical.Storage, target provider.Provider, id string, handle provider.Handle) error {
-	ctx, cancel := context.WithTimeout(ctx, endTimeout)
-	defer cancel()
-	grant, err := ledger.Get(ctx, storage, id)
-	switch {
-	case errors.Is(err, ledger.ErrNotFound):
-		// The lease knows enough to kill; there is no record to close.
-		m.Log.Warn("ending a grant that the ledger does not know", "grant_id", id)
-		return target.Revoke(ctx, handle)
-	case err != nil:
-		// A record that can't be read must not keep the credential alive.
-		return errors.Join(err, target.Revoke(ctx, handle))
-	case grant.State == ledger.Ended:
+// Close ends what goes on behind requests. It waits for nothing.
+func (m *Manager) Close() { m.close() }
+
+// Ready says whether the ledger is in memory.
+func (m *Manager) Ready() bool {
+	select {
+	case <-m.Index.Ready():
+		return true
+	default:
+		return false
+	}
+}
+
+// Await waits until the ledger is in memory, but not for long. The error is
+// ErrRebuilding, ErrClosed, or on a node that does not write
+// logical.ErrReadOnly, which makes Vault ask the one that does.
+func (m *Manager) Await(ctx context.Context) error {
+	if m.Ready() {
 		return nil
 	}
-	grant.Handle = handle
-	why := "lease revoked"
-	if !grant.Live(m.Now()) {
-		why = "lease expired"
+	if m.standby.Load() {
+		return logical.ErrReadOnly
 	}
-	return m.kill(ctx, storage, target, grant, ledger.Ended, why)
+	timer := time.NewTimer(readyWait)
+	defer timer.Stop()
+	select {
+	case <-m.Index.Ready():
+		return nil
+	case <-timer.C:
+		return ErrRebuilding
+	case <-m.life.Done():
+		return ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
-// kill ends a grant at its target and then in the ledger.
-func (m *Manager) kill(ctx context.Context, storage logical.Storage, target provider.Provider, grant ledger.Grant, state ledger.State, why string) error {
-	if err := target.Revoke(ctx, grant.Handle); err != nil {
-		return fmt.Errorf("ending grant %s on target %q: %w", grant.ID, grant.Target, err)
+// LedgerID is the ledger's own id, see ledger.ID.
+func (m *Manager) LedgerID(ctx context.Context, storage logical.Storage) (string, error) {
+	m.idMu.Lock()
+	defer m.idMu.Unlock()
+	if m.ledgerID != "" {
+		return m.ledgerID, nil
 	}
-	grant.State, grant.Ending, grant.EndedAt = state, why, m.Now().UTC()
-	if err := ledger.Put(ctx, storage, grant); err != nil {
-		return err
+	id, err := ledger.ID(ctx, storage)
+	if err != nil {
+		return "", err
 	}
-	m.Log.Info("grant ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", why)
-	return nil
+	m.ledgerID = id
+	return id, nil
+}
+
+// baseOf is what a credential hangs on, see provider.Committed.
+func baseOf(target provider.Provider, handle provider.Handle) string {
+	committed, able := target.(provider.Committed)
+	if !able {
+		return ""
+	}
+	return committed.Base(handle)
 }

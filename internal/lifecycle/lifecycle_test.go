@@ -26,8 +26,17 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, storage: &logical.InmemStorage{}, target: &providertest.Fake{}, clock: time.Date(2026, 3, 29, 1, 59, 59, 250_000_000, time.UTC)}
-	w.Manager = &Manager{Log: hclog.NewNullLogger(), Now: func() time.Time { return w.clock }}
+	w.restart()
+	t.Cleanup(func() { w.Close() })
 	return w
+}
+
+// restart is what a plugin does that was killed: what was in memory is gone.
+func (w *world) restart() {
+	if w.Manager != nil {
+		w.Close()
+	}
+	w.Manager = New(hclog.NewNullLogger(), func() time.Time { return w.clock })
 }
 
 func (w *world) order(ttl time.Duration) Order {
@@ -56,7 +65,12 @@ func (w *world) only() ledger.Grant {
 	return grant
 }
 
-func (w *world) expect(live int, state ledger.State, ending string) {
+// end ends a grant as its lease does.
+func (w *world) end(issued Issued) error {
+	return w.End(w.t.Context(), w.storage, EndOrder{Provider: w.target, ID: issued.Grant.ID, Target: "store", Handle: issued.Credential.Handle})
+}
+
+func (w *world) expect(live int, state ledger.State, ending ledger.Cause) {
 	w.t.Helper()
 	if got := w.target.Live(); got != live {
 		w.t.Errorf("%d credentials live, want %d", got, live)
@@ -80,7 +94,7 @@ func TestIssueAndEnd(t *testing.T) {
 	}
 	w.expect(1, ledger.Pending, "")
 	for range 2 {
-		if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); err != nil {
+		if err := w.end(issued); err != nil {
 			t.Fatal(err)
 		}
 		w.expect(0, ledger.Ended, "lease revoked")
@@ -94,7 +108,7 @@ func TestEndAfterExpiry(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.clock = issued.Grant.ExpiresAt
-	if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); err != nil {
+	if err := w.end(issued); err != nil {
 		t.Fatal(err)
 	}
 	w.expect(0, ledger.Ended, "lease expired")
@@ -142,7 +156,7 @@ func TestMintFailsHalfway(t *testing.T) {
 	w.expect(0, ledger.Failed, "mint failed")
 }
 
-// What can't be ended stays pending, so that it is not forgotten.
+// What can't be ended is written down, so that it is not forgotten.
 func TestMintFailsAndSoDoesItsEnd(t *testing.T) {
 	w := newWorld(t)
 	broken := errors.New("the target broke")
@@ -151,7 +165,7 @@ func TestMintFailsAndSoDoesItsEnd(t *testing.T) {
 	if _, err := w.Issue(t.Context(), w.storage, w.order(time.Minute)); !errors.Is(err, broken) {
 		t.Errorf("got %v, want %v", err, broken)
 	}
-	w.expect(1, ledger.Pending, "")
+	w.expect(1, ledger.Ending, "mint failed")
 }
 
 func TestEndFailsAndIsTriedAgain(t *testing.T) {
@@ -162,12 +176,12 @@ func TestEndFailsAndIsTriedAgain(t *testing.T) {
 	}
 	broken := errors.New("the target broke")
 	w.target.OnRevoke = func() error { return broken }
-	if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); !errors.Is(err, broken) {
+	if err := w.end(issued); !errors.Is(err, broken) {
 		t.Errorf("got %v, want %v", err, broken)
 	}
-	w.expect(1, ledger.Pending, "")
+	w.expect(1, ledger.Ending, "lease revoked")
 	w.target.OnRevoke = nil
-	if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); err != nil {
+	if err := w.end(issued); err != nil {
 		t.Fatal(err)
 	}
 	w.expect(0, ledger.Ended, "lease revoked")
@@ -183,7 +197,7 @@ func TestEndOfAGrantThatTheLedgerHasLost(t *testing.T) {
 	if err := logical.ClearView(t.Context(), w.storage); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.End(t.Context(), w.storage, w.target, issued.Grant.ID, issued.Credential.Handle); err != nil {
+	if err := w.end(issued); err != nil {
 		t.Fatal(err)
 	}
 	if live := w.target.Live(); live != 0 {
@@ -202,7 +216,8 @@ func TestEndOfADamagedGrant(t *testing.T) {
 	if err := w.storage.Put(t.Context(), &logical.StorageEntry{Key: ledger.Prefix + id[:8] + "/" + id, Value: []byte("{")}); err != nil {
 		t.Fatal(err)
 	}
-	if err := w.End(t.Context(), w.storage, w.target, id, issued.Credential.Handle); err == nil {
+	w.restart() // what is in memory is whole
+	if err := w.end(issued); err == nil {
 		t.Error("the damage is not reported")
 	}
 	if live := w.target.Live(); live != 0 {

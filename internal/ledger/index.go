@@ -1,0 +1,282 @@
+package ledger
+
+import (
+	"container/heap"
+	"errors"
+	"sync"
+	"time"
+)
+
+// SweepDelay is how long after its own end a grant is left to its lease.
+const SweepDelay = 2 * time.Minute
+
+// Index knows, in memory, every grant of one mount that isn't finished, and
+// those that hang on a base until they expire. Nothing is listed in storage
+// where it is asked. It is for the node that writes: what another node writes
+// it does not see.
+type Index struct {
+	mu         sync.Mutex
+	byID       map[string]*entry
+	groups     [keys]map[string]*group
+	ending     map[*entry]struct{}
+	unfinished map[string]int // by bucket
+	live       int
+	ends       queue // what has not expired
+	overdue    queue // what has, and isn't finished
+	damaged    int   // records that could not be read on the last rebuild
+
+	// gone are the grants that were finished while the index was being rebuilt:
+	// what was read of them before is no longer so. It is nil afterwards.
+	gone  map[string]struct{}
+	ready chan struct{}
+}
+
+// NewIndex makes an index that knows nothing yet, and takes what is put into it.
+func NewIndex() *Index {
+	x := &Index{
+		byID: map[string]*entry{}, ending: map[*entry]struct{}{}, unfinished: map[string]int{},
+		gone: map[string]struct{}{}, ready: make(chan struct{}),
+	}
+	for by := range x.groups {
+		x.groups[by] = map[string]*group{}
+	}
+	return x
+}
+
+// Ready is closed once the index knows all that storage does.
+func (x *Index) Ready() <-chan struct{} { return x.ready }
+
+// errTwice is a fault of this program: ids are drawn anew for each grant.
+var errTwice = errors.New("ledger: the index has a grant of this id")
+
+// Admit puts a new grant into the index, if limit, called before and with the
+// index held, has nothing against it. Nothing else is admitted in between. A
+// nil limit admits.
+func (x *Index) Admit(grant Grant, now time.Time, limit func(Counts) error) error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.advance(now)
+	if _, known := x.byID[grant.ID]; known {
+		return errTwice
+	}
+	if limit != nil {
+		if err := limit(Counts{x: x}); err != nil {
+			return err
+		}
+	}
+	x.insert(grant, now)
+	return nil
+}
+
+// Minted keeps what the mint has added to the grant's handle. It is false where
+// the grant is no longer pending: it was ended while it was being minted.
+func (x *Index) Minted(grant Grant) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e, known := x.byID[grant.ID]
+	if !known || State(e.state.Value()) != Pending {
+		return false
+	}
+	e.handle = pack(grant.Handle)
+	return true
+}
+
+// Update puts a grant into the index as it has just been written to storage.
+func (x *Index) Update(grant Grant, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.advance(now)
+	given := false // out by Overdue, and not back yet
+	if e, known := x.byID[grant.ID]; known {
+		given = e.queue == nil
+		x.drop(e)
+	}
+	if kept(grant, now) {
+		if e := x.insert(grant, now); given && e.queue == &x.overdue {
+			heap.Remove(e.queue, int(e.place))
+		}
+	} else if x.gone != nil {
+		x.gone[grant.ID] = struct{}{}
+	}
+}
+
+// Remove takes a grant out that was admitted and could not be written.
+func (x *Index) Remove(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, known := x.byID[id]; known {
+		x.drop(e)
+	}
+}
+
+// Get returns the grant of an id, if the index knows it.
+func (x *Index) Get(id string) (Grant, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	e, known := x.byID[id]
+	if !known {
+		return Grant{}, false
+	}
+	return e.grant(), true
+}
+
+// Unended returns the grants that are to end and don't yet, because that failed
+// or is under way.
+func (x *Index) Unended() []Grant {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	grants := make([]Grant, 0, len(x.ending))
+	for e := range x.ending {
+		grants = append(grants, e.grant())
+	}
+	sortByID(grants)
+	return grants
+}
+
+// Overdue gives out, once, at most limit grants that expired SweepDelay ago and
+// aren't finished, those that expired first before others. Retry brings one back.
+func (x *Index) Overdue(limit int, now time.Time) []Grant {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.advance(now)
+	var grants []Grant
+	for len(x.overdue) > 0 && x.overdue[0].due <= now.UnixNano() && len(grants) < limit {
+		grants = append(grants, heap.Pop(&x.overdue).(*entry).grant())
+	}
+	return grants
+}
+
+// Retry has Overdue give a grant out again from then on, if it isn't finished.
+func (x *Index) Retry(id string, at time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, known := x.byID[id]; known && e.queue == nil {
+		e.due = at.UnixNano()
+		heap.Push(&x.overdue, e)
+	}
+}
+
+// Unfinished counts the grants of an id's bucket, or of a bucket, that aren't
+// finished.
+func (x *Index) Unfinished(id string) int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.unfinished[id[:min(len(id), bucketDigits)]]
+}
+
+// Damaged counts the records that could not be read when the index was rebuilt.
+func (x *Index) Damaged() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.damaged
+}
+
+// restore puts in what was read from storage, unless something newer is known.
+func (x *Index) restore(grant Grant, now time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, known := x.byID[grant.ID]
+	_, gone := x.gone[grant.ID]
+	if !known && !gone && kept(grant, now) {
+		x.insert(grant, now)
+	}
+}
+
+// complete tells those that wait that the index is whole.
+func (x *Index) complete() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.gone = nil
+	close(x.ready)
+}
+
+// kept says whether the index has to know a grant.
+func kept(grant Grant, now time.Time) bool {
+	return !grant.Finished() || (grant.Base != "" && now.Before(grant.ExpiresAt))
+}
+
+func (x *Index) insert(grant Grant, now time.Time) *entry {
+	e := newEntry(grant)
+	x.byID[e.id] = e
+	for by, name := range (Query{Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, Target: grant.Target, Base: grant.Base}).values() {
+		if name == "" {
+			continue
+		}
+		known := x.groups[by][name]
+		if known == nil {
+			known = &group{name: name}
+			x.groups[by][name] = known
+		}
+		known.add(e, by)
+	}
+	if !grant.Finished() {
+		x.unfinished[e.id[:bucketDigits]]++
+	}
+	if grant.State == Ending {
+		x.ending[e] = struct{}{}
+	}
+	if grant.Live(now) {
+		x.recount(e, 1)
+	}
+	e.due = e.expiresAt
+	if now.Before(grant.ExpiresAt) {
+		heap.Push(&x.ends, e)
+	} else {
+		e.due += int64(SweepDelay)
+		heap.Push(&x.overdue, e)
+	}
+	return e
+}
+
+func (x *Index) drop(e *entry) {
+	delete(x.byID, e.id)
+	x.recount(e, 0)
+	for by, g := range e.groups {
+		if g == nil {
+			continue
+		}
+		g.remove(e, by)
+		if len(g.members) == 0 {
+			delete(x.groups[by], g.name)
+		}
+	}
+	if !e.finished() {
+		name := e.id[:bucketDigits]
+		if x.unfinished[name]--; x.unfinished[name] == 0 {
+			delete(x.unfinished, name)
+		}
+	}
+	delete(x.ending, e)
+	if e.queue != nil {
+		heap.Remove(e.queue, int(e.place))
+	}
+}
+
+// recount counts an entry as live, once, or not any more.
+func (x *Index) recount(e *entry, live int) {
+	change := live
+	if e.counted {
+		change--
+	}
+	e.counted = live == 1
+	x.live += change
+	for _, g := range e.groups {
+		if g != nil {
+			g.live += change
+		}
+	}
+}
+
+// advance moves what has expired by now from one queue to the other, or out.
+func (x *Index) advance(now time.Time) {
+	for len(x.ends) > 0 && x.ends[0].due <= now.UnixNano() {
+		e := heap.Pop(&x.ends).(*entry)
+		x.recount(e, 0)
+		if e.finished() {
+			x.drop(e)
+			continue
+		}
+		e.due = e.expiresAt + int64(SweepDelay)
+		heap.Push(&x.overdue, e)
+	}
+}

@@ -1,0 +1,130 @@
+package ledger
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+)
+
+// Query names grants by what they have in common. An empty field asks nothing.
+type Query struct {
+	Role, Task, EntityID, Target, Base string
+}
+
+func (q Query) values() [keys]string {
+	return [keys]string{byRole: q.Role, byTask: q.Task, byEntity: q.EntityID, byTarget: q.Target, byBase: q.Base}
+}
+
+// Counts counts live grants while the index is held for an admission.
+type Counts struct{ x *Index }
+
+// Live counts the live grants that the query names. It looks at none of them
+// where at most one field is set.
+func (c Counts) Live(query Query) int { return c.x.count(query) }
+
+// Count counts the live grants that the query names.
+func (x *Index) Count(query Query, now time.Time) int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.advance(now)
+	return x.count(query)
+}
+
+// Live returns the live grants that the query names, by their latest ends. What
+// changes meanwhile may or may not be among them.
+func (x *Index) Live(query Query, now time.Time) []Grant {
+	return x.list(query, now, func(e *entry) bool { return e.counted })
+}
+
+// OnBase returns the grants that hang on a base and have not expired: the live
+// ones, and those whose end must be kept up until then.
+func (x *Index) OnBase(base string, now time.Time) []Grant {
+	return x.list(Query{Base: base}, now, func(e *entry) bool { return e.expiresAt > now.UnixNano() })
+}
+
+// Bases lists the bases that grants hang on.
+func (x *Index) Bases(now time.Time) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.advance(now)
+	return slices.Sorted(maps.Keys(x.groups[byBase]))
+}
+
+func (x *Index) count(query Query) int {
+	set := 0
+	for _, name := range query.values() {
+		if name != "" {
+			set++
+		}
+	}
+	members, live := x.smallest(query)
+	if set <= 1 {
+		return live
+	}
+	live = 0
+	for _, e := range members {
+		if e.counted && e.matches(query) {
+			live++
+		}
+	}
+	return live
+}
+
+// smallest returns the members of the smallest group that the query names, and
+// how many of them are live. Without a name, only the latter.
+func (x *Index) smallest(query Query) (members []*entry, live int) {
+	live, first := x.live, true
+	for by, name := range query.values() {
+		if name == "" {
+			continue
+		}
+		g := x.groups[by][name]
+		if g == nil {
+			return nil, 0
+		}
+		if first || len(g.members) < len(members) {
+			members, live, first = g.members, g.live, false
+		}
+	}
+	return members, live
+}
+
+func (e *entry) matches(query Query) bool {
+	for by, name := range query.values() {
+		if name != "" && e.key(by) != name {
+			return false
+		}
+	}
+	return true
+}
+
+// list holds the index for a thousand grants at a time, so that mints go on
+// beside a long list.
+func (x *Index) list(query Query, now time.Time, wanted func(*entry) bool) []Grant {
+	const atOnce = 1000
+	x.mu.Lock()
+	x.advance(now)
+	members, _ := x.smallest(query)
+	members = slices.Clone(members)
+	if query == (Query{}) {
+		members = slices.Collect(maps.Values(x.byID))
+	}
+	x.mu.Unlock()
+	var grants []Grant
+	for some := range slices.Chunk(members, atOnce) {
+		x.mu.Lock()
+		for _, e := range some {
+			if x.byID[e.id] == e && wanted(e) && e.matches(query) {
+				grants = append(grants, e.grant())
+			}
+		}
+		x.mu.Unlock()
+	}
+	sortByID(grants)
+	return grants
+}
+
+func sortByID(grants []Grant) {
+	slices.SortFunc(grants, func(a, b Grant) int { return cmp.Compare(a.ID, b.ID) })
+}

@@ -1,0 +1,236 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+)
+
+const (
+	// maxEnds is how many grants are being ended at once. Vault revokes up to
+	// 200 leases side by side.
+	maxEnds = 256
+	// endWait is how long one who asks for an end waits for it: Vault gives a
+	// revoke no deadline, and one that hangs would hold up a step-down.
+	endWait = 20 * time.Second
+	// endLimit is how long an end goes on after that.
+	endLimit = 2 * time.Minute
+	// rememberTimeout bounds the writing down of an end that has failed.
+	rememberTimeout = 5 * time.Second
+)
+
+var (
+	// ErrStillEnding is returned to one who has waited long enough, while the
+	// end goes on.
+	ErrStillEnding = errors.New("the target has not ended the grant yet; that goes on")
+	// ErrBusy is returned where too many grants are being ended already.
+	ErrBusy = errors.New("too many grants are being ended at once")
+)
+
+// EndOrder names a grant that is to end, as far as who asks for it knows it.
+type EndOrder struct {
+	Provider provider.Provider
+	ID       string
+	Target   string // the target's name
+	System   string // see ledger.Grant
+	Handle   provider.Handle
+	// Cause is empty for the end of a lease: the clock says whether it was
+	// revoked or has expired. What the ledger knows already counts for more.
+	Cause ledger.Cause
+	// Unasked is for an end that Vault has not just asked for. Storage is made
+	// to take a write first: a plugin whose Vault has lost the mount, or is
+	// gone, must not act on a target.
+	Unasked bool
+}
+
+// End ends a grant. It is idempotent, joins an end of the grant that is under
+// way, and returns nil only when the credential is dead at the target. It
+// returns ErrStillEnding after 20 s while the end goes on behind it.
+//
+// Where a credential is ended by itself, what kills comes first, then one write
+// to storage; see provider.Committed for the others.
+func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrder) error {
+	return m.act(ctx, order.ID, true, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
+}
+
+// actor is the end of one grant under way.
+type actor struct {
+	done chan struct{}
+	err  error // once done is closed
+}
+
+// act has a grant's one actor do the work, and waits for it. Where there is one
+// already, it is joined, or else waited for.
+func (m *Manager) act(ctx context.Context, id string, join bool, work func(context.Context) error) error {
+	timer := time.NewTimer(endWait)
+	defer timer.Stop()
+	for {
+		m.mu.Lock()
+		running, known := m.actors[id]
+		if !known {
+			running = &actor{done: make(chan struct{})}
+			m.actors[id] = running
+		}
+		m.mu.Unlock()
+		if !known {
+			select {
+			case m.slots <- struct{}{}:
+				go m.run(id, running, work)
+			case <-timer.C:
+				return m.finish(id, running, ErrBusy)
+			case <-ctx.Done():
+				return m.finish(id, running, ErrBusy)
+			case <-m.life.Done():
+				return m.finish(id, running, ErrClosed)
+			}
+		}
+		select {
+		case <-running.done:
+			if !known || join {
+				return running.err
+			}
+		case <-timer.C:
+			return ErrStillEnding
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-m.life.Done():
+			return ErrClosed
+		}
+	}
+}
+
+// run does an actor's work on a context that outlives who asked for it.
+func (m *Manager) run(id string, running *actor, work func(context.Context) error) {
+	ctx, cancel := context.WithTimeout(m.life, endLimit)
+	defer cancel()
+	err := work(ctx)
+	<-m.slots
+	_ = m.finish(id, running, err) // for those who wait
+}
+
+func (m *Manager) finish(id string, running *actor, err error) error {
+	m.mu.Lock()
+	delete(m.actors, id)
+	m.mu.Unlock()
+	running.err = err
+	close(running.done)
+	return err
+}
+
+// find returns a grant from the index, or from storage where the index does not
+// know it.
+func (m *Manager) find(ctx context.Context, storage logical.Storage, id string) (ledger.Grant, error) {
+	if grant, known := m.Index.Get(id); known {
+		return grant, nil
+	}
+	return ledger.Get(ctx, storage, id)
+}
+
+// end is End without its waiting. With again, it kills what is finished, too.
+func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrder, again bool) error {
+	base := baseOf(order.Provider, order.Handle)
+	grant, err := m.find(ctx, storage, order.ID)
+	switch {
+	case err == nil && grant.State == ledger.Ended && !again:
+		return nil
+	case err == nil && grant.Finished():
+		return m.revoke(ctx, order)
+	case err == nil:
+	case base != "" && (errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrDamaged)):
+		// What is committed is computed from the ledger, so it has to know the grant.
+		m.Log.Warn("ending a grant that the ledger has lost", "grant_id", order.ID, "error", err)
+		if grant, err = lost(order); err != nil {
+			return errors.Join(err, m.revoke(ctx, order))
+		}
+		if !m.Now().Before(grant.ExpiresAt) {
+			return m.revoke(ctx, order)
+		}
+	case errors.Is(err, ledger.ErrNotFound):
+		// The lease knows enough to kill; there is no record to close.
+		m.Log.Warn("ending a grant that the ledger does not know", "grant_id", order.ID)
+		return m.revoke(ctx, order)
+	case base != "":
+		return err
+	default:
+		// A record that can't be read must not keep the credential alive.
+		return errors.Join(err, m.revoke(ctx, order))
+	}
+
+	grant.Handle, grant.Base = order.Handle, base
+	if grant.State != ledger.Ending {
+		grant.Ending = m.cause(order, grant)
+	}
+	if order.Unasked || (base != "" && grant.State != ledger.Ending && grant.Live(m.Now())) {
+		grant.State = ledger.Ending
+		if err := m.write(ctx, storage, grant); err != nil {
+			return err
+		}
+	}
+	if err := m.revoke(ctx, order); err != nil {
+		m.remember(storage, grant)
+		return err
+	}
+	grant.State, grant.EndedAt = grant.Ending.State(), m.Now().UTC()
+	if err := m.write(ctx, storage, grant); err != nil {
+		return err
+	}
+	m.Log.Info("grant ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", grant.Ending)
+	return nil
+}
+
+func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
+	switch {
+	case order.Cause != "":
+		return order.Cause
+	case grant.Live(m.Now()):
+		return ledger.LeaseRevoked
+	default:
+		return ledger.LeaseExpired
+	}
+}
+
+func (m *Manager) revoke(ctx context.Context, order EndOrder) error {
+	if err := order.Provider.Revoke(ctx, order.Handle); err != nil {
+		return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
+	}
+	return nil
+}
+
+// write puts a grant into storage, and then into the index.
+func (m *Manager) write(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
+	if err := ledger.Put(ctx, storage, grant); err != nil {
+		return err
+	}
+	m.Index.Update(grant, m.Now())
+	return nil
+}
+
+// remember writes down that a grant is to end, where ending it has failed, so
+// that it is tried again even if nobody asks.
+func (m *Manager) remember(storage logical.Storage, grant ledger.Grant) {
+	if grant.State == ledger.Ending || m.life.Err() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.life, rememberTimeout)
+	defer cancel()
+	grant.State = ledger.Ending
+	if err := m.write(ctx, storage, grant); err != nil {
+		m.Log.Error("that a grant is to end could not be written down", "grant_id", grant.ID, "error", err)
+	}
+}
+
+// lost is a grant of which only its lease knows, and that lives, for all that is
+// known, as long as its id allows.
+func lost(order EndOrder) (ledger.Grant, error) {
+	latest, err := ledger.LatestEnd(order.ID)
+	if err != nil {
+		return ledger.Grant{}, err
+	}
+	return ledger.Grant{ID: order.ID, State: ledger.Pending, Target: order.Target, System: order.System, Handle: order.Handle, ExpiresAt: latest}, nil
+}

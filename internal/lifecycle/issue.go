@@ -1,0 +1,158 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+)
+
+// mintTimeout bounds a mint at the target.
+const mintTimeout = 30 * time.Second
+
+// Order is what a caller asked for, checked and admitted.
+type Order struct {
+	Provider    provider.Provider
+	Target      string // the target's name
+	System      string // which system the target is, see ledger.Grant
+	Mount       string // the mount's UUID
+	Role        string
+	Task        string
+	Scope       scope.Scope
+	Bounds      provider.Bounds // but for ExpiresAt, which follows from TTL
+	TTL         time.Duration   // at least 1 s
+	EntityID    string
+	DisplayName string
+	// Limit refuses, if set, a grant for which there is no room among those that
+	// live. It is called while nothing else is admitted, and must be quick.
+	Limit func(ledger.Counts) error
+	// Recorded is called, if set, once the grant is in the ledger's index.
+	Recorded func()
+}
+
+// Issued is a grant whose credential works, and what the caller gets of it.
+type Issued struct {
+	Grant      ledger.Grant
+	Policy     provider.Policy
+	Credential provider.Credential
+	Lease      time.Duration // whole seconds, at least one
+}
+
+var (
+	// ErrTooLate is returned where the target took longer to mint a credential
+	// than the credential was to live. Nothing is left at the target.
+	ErrTooLate = errors.New("the credential expired while the target was minting it")
+	// ErrOvertaken is returned where a grant was ended while it was being minted.
+	ErrOvertaken = errors.New("the grant was ended while the target was minting its credential")
+)
+
+// Compile is the policy that the order's credential has if it is minted now, and
+// its end.
+func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
+	// Targets compare in whole seconds, so the end is one: the credential lives
+	// for its TTL and for less than a second more.
+	bounds := o.Bounds
+	bounds.ExpiresAt = now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
+	policy, err := o.Provider.Compile(o.Scope, bounds)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	if policy == "" {
+		return "", time.Time{}, errors.New("the provider compiled an empty policy")
+	}
+	return policy, bounds.ExpiresAt, nil
+}
+
+// Issue mints a credential: one write to storage, before the target is called.
+//
+// The mint has a context of its own. Vault drops the answer to a caller who has
+// hung up, without a lease and without a revoke; so if ctx has ended by the
+// time the credential exists, the grant is ended at once.
+func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
+	now := m.Now()
+	policy, expiresAt, err := order.Compile(now)
+	if err != nil {
+		return Issued{}, err
+	}
+	id := ledger.NewID(expiresAt)
+	handle, err := order.Provider.Prepare(provider.Grant{
+		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, Options: order.Bounds.Options,
+	})
+	if err != nil {
+		return Issued{}, err
+	}
+	grant := ledger.Grant{
+		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Base: baseOf(order.Provider, handle),
+		Role: order.Role, Task: order.Task, Action: order.Scope.Action(), Resource: order.Scope.Resource(),
+		EntityID: order.EntityID, DisplayName: order.DisplayName,
+		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
+	}
+	if err := m.record(ctx, storage, grant, order); err != nil {
+		return Issued{}, err
+	}
+
+	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTimeout)
+	defer cancel()
+	credential, err := order.Provider.Mint(detached, handle, policy, expiresAt)
+	if err != nil {
+		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
+		return Issued{}, fmt.Errorf("minting on target %q: %w", order.Target, err)
+	}
+	grant.Handle = credential.Handle
+	remaining := expiresAt.Sub(m.Now())
+	switch {
+	case ctx.Err() != nil:
+		m.abandon(ctx, storage, order, grant, ledger.CallerHungUp)
+		return Issued{}, ctx.Err()
+	case remaining <= 0:
+		m.abandon(ctx, storage, order, grant, ledger.MintTooLate)
+		return Issued{}, ErrTooLate
+	case !m.Index.Minted(grant):
+		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
+		return Issued{}, ErrOvertaken
+	}
+	// A lease of 0 s would mean the mount's default to Vault, so the last
+	// fraction of a second counts as one; the target's own end is exact.
+	lease := max(remaining.Truncate(time.Second), time.Second)
+	m.Log.Info("grant issued", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt)
+	return Issued{Grant: grant, Policy: policy, Credential: credential, Lease: lease}, nil
+}
+
+// record admits a grant and writes it down.
+func (m *Manager) record(ctx context.Context, storage logical.Storage, grant ledger.Grant, order Order) error {
+	if order.Limit != nil {
+		if err := m.Await(ctx); err != nil {
+			return err
+		}
+	}
+	if err := m.Index.Admit(grant, grant.IssuedAt, order.Limit); err != nil {
+		return err
+	}
+	if order.Recorded != nil {
+		order.Recorded()
+	}
+	if err := ledger.Put(ctx, storage, grant); err != nil {
+		// Storage may have taken it. Nothing is minted, and the sweeper meets it.
+		m.Index.Remove(grant.ID)
+		return err
+	}
+	return nil
+}
+
+// abandon ends a grant that nobody will hold. What it can't end is left to the
+// sweeper, and dies at the target at its ExpiresAt.
+func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
+	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: cause}
+	err := m.act(context.WithoutCancel(ctx), grant.ID, false, func(ctx context.Context) error {
+		return m.end(ctx, storage, ended, true)
+	})
+	if err != nil {
+		m.Log.Error("abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "why", cause, "error", err)
+	}
+}
