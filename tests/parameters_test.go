@@ -160,7 +160,7 @@ func TestPreviewIsWhatIsMinted(t *testing.T) {
 	if sent := policyIn(servers.Cloud.Calls(minted.grant())); sent != minted.Data["policy"] {
 		t.Errorf("sent\n%s\nanswered\n%s", sent, minted.Data["policy"])
 	}
-	for _, part := range []string{"releases/JIRA-1/app", `"aws:SourceIp":"127.0.0.1"`, "NotIpAddress", "StringNotEquals"} {
+	for _, part := range []string{"releases/JIRA-1/app", `"aws:SourceIp":"127.0.0.1/32"`, "NotIpAddress", "StringNotEquals"} {
 		if !strings.Contains(fmt.Sprint(minted.Data["policy"]), part) {
 			t.Errorf("the policy lacks %s: %s", part, minted.Data["policy"])
 		}

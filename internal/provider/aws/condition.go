@@ -2,6 +2,7 @@ package aws
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -136,7 +137,7 @@ func block(conditions []scope.Condition) iampolicy.Conditions {
 func (g grant) bound() (allow iampolicy.Conditions, fence []iampolicy.Statement, err error) {
 	allow = block(g.conditions)
 	if g.sourceIP.IsValid() {
-		allow = merged(allow, iampolicy.Conditions{"IpAddress": {keySourceIP: g.sourceIP.String()}})
+		allow = merged(allow, iampolicy.Conditions{"IpAddress": {keySourceIP: netip.PrefixFrom(g.sourceIP, g.sourceIP.BitLen()).String()}})
 	}
 	if len(allow) == 0 {
 		return nil, nil, nil

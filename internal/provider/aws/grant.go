@@ -18,7 +18,8 @@ import (
 type grant struct {
 	action     catalog.Action
 	resources  []scope.ARN // the resource, then its companions
-	account    string      // who owns the resources that AWS doesn't
+	amazons    []bool      // which of them AWS owns
+	account    string      // who owns the others
 	conditions []scope.Condition
 	sourceIP   netip.Addr  // invalid for any
 	encryption *encryption // nil where the role names no key
@@ -44,7 +45,7 @@ func (a *account) newGrant(granted scope.Scope, bounds provider.Bounds) (grant, 
 	if err != nil {
 		return grant{}, err
 	}
-	if err := inSlots(found, granted); err != nil {
+	if err := found.checkSlots(granted); err != nil {
 		return grant{}, err
 	}
 	if a.id == "" {
@@ -60,12 +61,14 @@ func (a *account) newGrant(granted scope.Scope, bounds provider.Bounds) (grant, 
 		}
 		made.account = other
 	}
-	for i, arn := range made.resources {
-		field := "resource"
+	for i, pattern := range found.patterns() {
+		field := resourceField
 		if i > 0 {
-			field = "companion_resources"
+			field = companionField
 		}
-		if err := a.checkPlace(field, arn, made.account); err != nil {
+		amazons := pattern.OfAmazon(made.resources[i])
+		made.amazons = append(made.amazons, amazons)
+		if err := a.checkPlace(field, made.resources[i], made.account, amazons); err != nil {
 			return grant{}, err
 		}
 	}
@@ -87,20 +90,41 @@ func arnsOf(granted scope.Scope) (resource scope.ARN, companions []scope.ARN, er
 	for _, text := range granted.Companions() {
 		companion, err := scope.ParseARN(text.String())
 		if err != nil {
-			return scope.ARN{}, nil, invalid.Field("companion_resources", text.String(), "not an ARN", "write arn:partition:service:region:account:resource")
+			return scope.ARN{}, nil, invalid.Field(companionField, text.String(), "not an ARN", "write arn:partition:service:region:account:resource")
 		}
 		companions = append(companions, companion)
 	}
 	return resource, companions, nil
 }
 
+// checkSlots holds every value that was filled into an ARN to its slot.
+func (r resolved) checkSlots(granted scope.Scope) error {
+	texts := append([]scope.Text{granted.ResourceText()}, granted.Companions()...)
+	arns := append([]scope.ARN{r.Resource}, r.Companions...)
+	for i, pattern := range r.patterns() {
+		spans, err := pattern.Locate(arns[i])
+		if err != nil {
+			return err
+		}
+		if err := scope.InSlots(texts[i], spans); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// patterns are the shapes of the resource and its companions.
+func (r resolved) patterns() []scope.Pattern {
+	return append([]scope.Pattern{r.Pattern}, r.CompanionPatterns...)
+}
+
 // checkPlace holds a resource to the target's partition, and to the account
 // whose resources the role is about unless AWS owns it.
-func (a *account) checkPlace(field string, arn scope.ARN, owner string) error {
+func (a *account) checkPlace(field string, arn scope.ARN, owner string, amazons bool) error {
 	if arn.Partition != a.partition {
 		return invalid.Field(field, arn.String(), "not in the target's partition", "write it as arn:"+a.partition+":…")
 	}
-	if arn.Account != "" && arn.Account != "aws" && arn.Account != owner {
+	if arn.Account != "" && arn.Account != owner && !amazons {
 		return invalid.Field(field, arn.String(), "not in account "+owner, "name a resource of that account, or its own account as resource_account")
 	}
 	return nil

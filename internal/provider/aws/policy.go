@@ -57,8 +57,8 @@ func (g grant) compile() (provider.Policy, error) {
 // target's, and its ARN says so.
 func (g grant) allow(conditions iampolicy.Conditions) []iampolicy.Statement {
 	var own, amazons []scope.ARN
-	for _, arn := range g.resources {
-		if ofAmazon(arn) {
+	for i, arn := range g.resources {
+		if g.amazons[i] {
 			amazons = append(amazons, arn)
 		} else {
 			own = append(own, arn)
