@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -199,15 +200,16 @@ func TestWhatEndsDuringARebuildStaysEnded(t *testing.T) {
 	ends, changes, stays := put(t, storage, some(time.Hour)), put(t, storage, some(time.Hour)), put(t, storage, some(time.Hour))
 	fresh := some(time.Hour)
 	x := NewIndex()
-	var once sync.Once
-	storage.onGet = func(string) { // some record has been read, or all
-		once.Do(func() {
-			ends.State, changes.State = Ended, Ending
-			for _, grant := range []Grant{put(t, storage, ends), put(t, storage, changes)} {
-				x.Update(grant, now)
-			}
+	storage.onGet = func(key string) { // has been read, and is not in the index yet
+		switch {
+		case strings.HasSuffix(key, ends.ID):
+			ends.State = Ended
+			x.Update(put(t, storage, ends), now)
 			admit(t, x, fresh)
-		})
+		case strings.HasSuffix(key, changes.ID):
+			changes.State = Ending
+			x.Update(put(t, storage, changes), now)
+		}
 	}
 	if err := x.Rebuild(t.Context(), storage, hclog.NewNullLogger(), func() time.Time { return now }); err != nil {
 		t.Fatal(err)

@@ -13,9 +13,9 @@ const (
 	// maxRequest is the number of bytes that a request's own texts may have: an
 	// S3 key has up to 1,024, a tag's value 256.
 	maxRequest = 16 << 10
-	// maxSteps bounds the work of one evaluation: what policies of the usual kind
-	// need is a thousandth of it.
-	maxSteps = 1 << 27
+	// maxSteps bounds the work of one evaluation to some tenths of a second; what
+	// policies of the usual kind need is a thousandth of it.
+	maxSteps = 1 << 25
 )
 
 // evaluation is one request under evaluation.
@@ -119,9 +119,6 @@ func (e *evaluation) single(key string) string {
 		return ""
 	}
 }
-
-// variable is the value that a variable stands for. An empty one is none.
-func (e *evaluation) variable(key string) string { return e.single(key) }
 
 // spend counts work, and says whether there may be more of it.
 func (e *evaluation) spend(steps int) bool {

@@ -81,7 +81,7 @@ func newOperator(name string) (operator, error) {
 	read.base, read.ifExists = strings.CutSuffix(rest, ifExists)
 	if read.base == null {
 		if name != null {
-			return operator{}, errors.New("Null takes neither IfExists nor a set operator")
+			return operator{}, errors.New("the operator Null takes neither IfExists nor a set operator")
 		}
 		return read, nil
 	}
@@ -208,7 +208,7 @@ func arnLike(text string, variables bool) (test, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !expected.variables && (expected.segments() < arnSegments || !strings.HasPrefix(text, "arn:")) {
+	if len(expected.variables) == 0 && (expected.segments() < arnSegments || !strings.HasPrefix(text, "arn:")) {
 		return nil, errors.New("no ARN with all its six parts")
 	}
 	return expected.matchesARN, nil
@@ -297,7 +297,7 @@ func boolean(text string, variables bool) (test, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := truth(text); err != nil && !expected.variables {
+	if _, err := truth(text); err != nil && len(expected.variables) == 0 {
 		return nil, err
 	}
 	return func(e *evaluation, actual string) bool {

@@ -106,12 +106,12 @@ func newDocument(root node) (Document, error) {
 	variables := false
 	if written, ok := root.members["Version"]; ok {
 		if written.kind != isString || written.text != version && written.text != oldVersion {
-			return Document{}, fmt.Errorf("Version is neither %q nor %q", version, oldVersion)
+			return Document{}, fmt.Errorf("its Version is neither %q nor %q", version, oldVersion)
 		}
 		variables = written.text == version
 	}
 	if id, ok := root.members["Id"]; ok && id.kind != isString {
-		return Document{}, fmt.Errorf("Id is %s, not a string", id.kind)
+		return Document{}, fmt.Errorf("its Id is %s, not a string", id.kind)
 	}
 	written, ok := root.members["Statement"]
 	statements := written.list
@@ -121,7 +121,7 @@ func newDocument(root node) (Document, error) {
 	case written.kind == isObject:
 		statements = []node{written}
 	case written.kind != isList || len(statements) == 0:
-		return Document{}, fmt.Errorf("Statement holds no statement")
+		return Document{}, fmt.Errorf("its Statement holds no statement")
 	}
 	var document Document
 	for i, written := range statements {
@@ -139,11 +139,11 @@ func newStatement(written node, variables bool) (statement, error) {
 		return statement{}, err
 	}
 	if sid, ok := written.members["Sid"]; ok && sid.kind != isString {
-		return statement{}, fmt.Errorf("Sid is %s, not a string", sid.kind)
+		return statement{}, fmt.Errorf("its Sid is %s, not a string", sid.kind)
 	}
 	effect := written.members["Effect"]
 	if effect.kind != isString || effect.text != effectAllow && effect.text != effectDeny {
-		return statement{}, fmt.Errorf("Effect is neither %q nor %q", effectAllow, effectDeny)
+		return statement{}, fmt.Errorf("its Effect is neither %q nor %q", effectAllow, effectDeny)
 	}
 	read := statement{deny: effect.text == effectDeny}
 
@@ -175,7 +175,7 @@ func newStatement(written node, variables bool) (statement, error) {
 	if name != "" {
 		resource := func(text string) (pattern, error) {
 			compiled, err := newResource(text, variables)
-			read.short = read.short || err == nil && text != "*" && !compiled.variables && strings.Count(text, ":") < arnSegments-1
+			read.short = read.short || err == nil && text != "*" && len(compiled.variables) == 0 && strings.Count(text, ":") < arnSegments-1
 			return compiled, err
 		}
 		if read.resources, err = patterns(element, resource); err != nil {
@@ -186,7 +186,7 @@ func newStatement(written node, variables bool) (statement, error) {
 
 	if written, ok := written.members["Condition"]; ok {
 		if read.conditions, err = newConditions(written, variables); err != nil {
-			return statement{}, fmt.Errorf("Condition: %w", err)
+			return statement{}, fmt.Errorf("its Condition: %w", err)
 		}
 	}
 	read.text, err = compact(written)
@@ -234,7 +234,7 @@ func newResource(text string, variables bool) (pattern, error) {
 	if err != nil {
 		return pattern{}, err
 	}
-	if !compiled.variables {
+	if len(compiled.variables) == 0 {
 		for compiled.segments() < arnSegments {
 			compiled.parts = append(compiled.parts, part{char: ':'}, part{kind: anyMany})
 		}

@@ -1,6 +1,7 @@
 package iampolicy
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -12,21 +13,21 @@ import (
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
 type pattern struct {
 	parts     []part
-	variables bool // some part is one
+	variables []reference
 }
 
 // part of a pattern: one character, a wildcard, or a variable.
 type part struct {
 	kind   partKind
-	char   rune
-	inside bool // a wildcard that doesn't match ":"
-
-	key         string // of a variable, in lower case
-	fallback    string
-	hasFallback bool
+	inside bool  // a wildcard that doesn't match ":"
+	char   rune  // of a character
+	index  int32 // of a variable in the pattern's list
 }
 
-type partKind int
+// reference is a variable, and what stands for it where it has no value.
+type reference struct{ key, fallback string }
+
+type partKind uint8
 
 const (
 	character partKind = iota
@@ -49,12 +50,9 @@ func newPattern(text string, wildcards, variables bool) (pattern, error) {
 			if !closed {
 				return pattern{}, errors.New(`a variable "${" that isn't closed`)
 			}
-			next, err := newVariable(name)
-			if err != nil {
+			if err := read.add(name); err != nil {
 				return pattern{}, err
 			}
-			read.variables = read.variables || next.kind == variable
-			read.parts = append(read.parts, next)
 			text = rest
 			continue
 		}
@@ -72,21 +70,20 @@ func newPattern(text string, wildcards, variables bool) (pattern, error) {
 	return read, nil
 }
 
-func newVariable(text string) (part, error) {
+// add appends what stands between "${" and "}".
+func (p *pattern) add(text string) error {
 	switch text {
 	case "*", "?", "$":
-		return part{char: rune(text[0])}, nil
+		p.parts = append(p.parts, part{char: rune(text[0])})
+		return nil
 	}
 	match := variableText.FindStringSubmatch(text)
 	if match == nil || !strings.Contains(match[1], ":") {
-		return part{}, fmt.Errorf("%q is no condition key that a variable could name", text)
+		return fmt.Errorf("%q is no condition key that a variable could name", text)
 	}
-	return part{
-		kind:        variable,
-		key:         strings.ToLower(match[1]),
-		fallback:    match[2],
-		hasFallback: strings.Contains(text, "'"),
-	}, nil
+	p.parts = append(p.parts, part{kind: variable, index: int32(len(p.variables))})
+	p.variables = append(p.variables, reference{match[1], match[2]})
+	return nil
 }
 
 // withinSegments keeps wildcards of an ARN's first five segments from matching
@@ -118,26 +115,33 @@ func (p pattern) segments() int {
 
 // expand puts the request's values in for the variables, as characters: a "*" in
 // a value is no wildcard. Without a value there is nothing that the pattern
-// could match.
-func (p pattern) expand(e *evaluation) ([]part, bool) {
-	if !p.variables {
+// could match, and neither is there with more characters than the text has.
+func (p pattern) expand(e *evaluation, text string) ([]part, bool) {
+	if len(p.variables) == 0 {
 		return p.parts, true
 	}
 	var parts []part
+	characters := 0
 	for _, next := range p.parts {
-		if next.kind != variable {
+		switch next.kind {
+		case variable:
+			reference := p.variables[next.index]
+			value := cmp.Or(e.single(reference.key), reference.fallback)
+			if value == "" {
+				return nil, false
+			}
+			for _, char := range value {
+				parts = append(parts, part{char: char})
+			}
+			characters += utf8.RuneCountInString(value)
+		case anyMany:
 			parts = append(parts, next)
-			continue
+		default:
+			parts = append(parts, next)
+			characters++
 		}
-		value := e.variable(next.key)
-		if value == "" && next.hasFallback {
-			value = next.fallback
-		}
-		if value == "" || !e.spend(len(value)) {
+		if characters > len(text) {
 			return nil, false
-		}
-		for _, char := range value {
-			parts = append(parts, part{char: char})
 		}
 	}
 	return parts, true
@@ -188,7 +192,7 @@ func skipStars(parts []part, at []bool) {
 
 // matches expands the pattern and compares it with text.
 func (p pattern) matches(e *evaluation, text string) bool {
-	parts, ok := p.expand(e)
+	parts, ok := p.expand(e, text)
 	return ok && match(e, parts, text)
 }
 
@@ -196,7 +200,7 @@ func (p pattern) matches(e *evaluation, text string) bool {
 // components of the ARN is checked separately".
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements_condition_operators.html#Conditions_ARN
 func (p pattern) matchesARN(e *evaluation, text string) bool {
-	parts, ok := p.expand(e)
+	parts, ok := p.expand(e, text)
 	if !ok {
 		return false
 	}
@@ -225,7 +229,7 @@ func (p pattern) matchesARN(e *evaluation, text string) bool {
 
 // equalFold compares without case, wildcards being characters.
 func (p pattern) equalFold(e *evaluation, text string) bool {
-	parts, ok := p.expand(e)
+	parts, ok := p.expand(e, text)
 	if !ok {
 		return false
 	}
