@@ -2,6 +2,7 @@ package scope
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -238,7 +239,7 @@ func (p Pattern) checkFrame(arn ARN) string {
 	}
 	switch {
 	case p.frame.Account == unnamed && arn.Account == "":
-	case isVariable(p.frame.Account) && !isAccount(arn.Account) && !p.owned(arn.Account):
+	case isVariable(p.frame.Account) && !isAccount(arn.Account) && !p.OfAmazon(arn):
 		return "the account must be written out"
 	case !isVariable(p.frame.Account) && arn.Account != p.frame.Account:
 		return fmt.Sprintf("the account must be %q", p.frame.Account)
@@ -246,14 +247,9 @@ func (p Pattern) checkFrame(arn ARN) string {
 	return ""
 }
 
-func (p Pattern) owned(account string) bool {
-	for _, owner := range p.owners {
-		if owner == account {
-			return true
-		}
-	}
-	return false
-}
+// OfAmazon says whether AWS owns the resource, so that its ARN has "aws" or
+// nothing in the place of a customer's account.
+func (p Pattern) OfAmazon(arn ARN) bool { return slices.Contains(p.owners, arn.Account) }
 
 // checkCharacters says what no resource part may hold, whatever its type.
 func checkCharacters(resource string) string {

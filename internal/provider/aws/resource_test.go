@@ -85,11 +85,16 @@ func TestResolve(t *testing.T) {
 		if want == "" {
 			want = test.resource
 		}
-		if got.Type != test.kind || got.Resource.String() != want || len(got.Companions) != len(companions) {
+		if got.Type != test.kind || got.Resource.String() != want || len(got.Companions) != len(companions) || len(got.CompanionPatterns) != len(companions) {
 			t.Errorf("%s on %s: %s %s with %v, want %s %s", test.action, test.resource, got.Type, got.Resource, got.Companions, test.kind, want)
 		}
 		if err := got.Pattern.Match(got.Resource); err != nil {
 			t.Errorf("%s: %v", test.action, err)
+		}
+		for i, pattern := range got.CompanionPatterns {
+			if err := pattern.Match(got.Companions[i]); err != nil {
+				t.Errorf("%s: %v", test.action, err)
+			}
 		}
 		if notes := strings.Join(got.Notes, "; "); (test.note == "") != (notes == "") || !strings.Contains(notes, test.note) {
 			t.Errorf("%s on %s: notes %q, want %q", test.action, test.resource, notes, test.note)
