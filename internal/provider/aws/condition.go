@@ -41,6 +41,9 @@ func checkConditions(action catalog.Action, found resolved, conditions []scope.C
 		if problem := unsuited(condition.Operator, key.Type); problem != "" {
 			return nil, wrong(problem, "use an operator for keys of type "+key.Type)
 		}
+		if err := checkAddresses(condition); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := iampolicy.DenyUnless(action.Name, block(conditions)); err != nil {
 		return nil, err
@@ -48,24 +51,30 @@ func checkConditions(action catalog.Action, found resolved, conditions []scope.C
 	return conditions, nil
 }
 
+// checkAddresses holds a value that was filled into an address to its slot: with
+// a "/" it would end the address and make a range of it.
+func checkAddresses(condition scope.Condition) error {
+	if !strings.Contains(condition.Operator, "IpAddress") {
+		return nil
+	}
+	for _, text := range condition.Texts() {
+		for _, filled := range text.Filled() {
+			value := text.String()[filled.Start:filled.End]
+			if strings.Contains(value, "/") && value != text.String() {
+				return invalid.Field(string(filled.Reference), value, "with \"/\" it would make another range of "+condition.Key, "give one part of an address")
+			}
+		}
+	}
+	return nil
+}
+
 // conditionKey is the key of that name, if a request for the action can carry it.
 func conditionKey(action catalog.Action, found resolved, name string) (catalog.ConditionKey, bool) {
 	if key, global := catalog.GlobalKey(name); global {
 		return key, true
 	}
-	service, _ := catalog.ServiceByPrefix(prefixOf(action.Name))
-	for _, carried := range keysOf(action, found) {
-		if !matchesKey(carried, name) {
-			continue
-		}
-		for _, key := range service.ConditionKeys() {
-			if key.Name == carried {
-				return key, true
-			}
-		}
-		return catalog.ConditionKey{Name: carried, Type: "String"}, true
-	}
-	return catalog.ConditionKey{}, false
+	key, known := serviceOf(action).ConditionKey(name)
+	return key, known && slices.Contains(keysOf(action, found), key.Name)
 }
 
 // keysOf lists the keys of the action, and of the type of its resource.
@@ -78,16 +87,6 @@ func keysOf(action catalog.Action, found resolved) []string {
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys)
-}
-
-// matchesKey compares a key with its name in the reference, where a variable
-// stands for any text: aws:ResourceTag/${TagKey}. Case does not count.
-func matchesKey(reference, name string) bool {
-	fixed, _, variable := strings.Cut(reference, "${")
-	if !variable {
-		return strings.EqualFold(reference, name)
-	}
-	return len(name) > len(fixed) && strings.EqualFold(name[:len(fixed)], fixed)
 }
 
 // unsuited says why an operator does not suit a key of that type, empty where it
