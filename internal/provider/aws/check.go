@@ -23,6 +23,9 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 	if err != nil {
 		return provider.Verdict{}, err
 	}
+	if reason, free := ungoverned[question.Action]; free {
+		return provider.Verdict{Allowed: true, Effect: string(iampolicy.Allowed), Reason: reason}, nil
+	}
 	policies := iampolicy.Policies{Identity: &identity}
 	if question.ResourcePolicy != "" {
 		resource, err := iampolicy.Parse("resource_policy", question.ResourcePolicy)
@@ -45,6 +48,7 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 	}
 	decision, err := iampolicy.Evaluate(iampolicy.Request{
 		Action: question.Action, Resource: question.Resource, Principal: a.holder(), Context: context,
+		ResourceAccount: a.ownerOf(question),
 	}, policies)
 	if err != nil {
 		return provider.Verdict{}, err
@@ -56,6 +60,28 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 		Clause:  decision.Statement,
 		Of:      string(decision.Source),
 	}, nil
+}
+
+// ungoverned are the actions that no policy forbids, and why.
+var ungoverned = map[string]string{
+	// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+	"sts:GetCallerIdentity": "AWS asks for no permission, and no policy forbids it: it says whose the credential is",
+	// https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_getsessiontoken.html
+	"sts:GetSessionToken": "AWS asks for no permission, and no policy forbids it: a session that a user gets has the user's own policies",
+}
+
+// ownerOf is the account whose resource is asked about. Where the ARN names none
+// it is the one whose resources the role is about; empty for the holder's own.
+func (a *account) ownerOf(question provider.Question) string {
+	for key, values := range question.Context {
+		if strings.EqualFold(key, keyResourceAccount) && len(values) == 1 {
+			return values[0]
+		}
+	}
+	if arn, err := scope.ParseARN(question.Resource); err == nil && arn.Account == "" {
+		return question.Options.Text("resource_account")
+	}
+	return ""
 }
 
 // holder stands for the user that a credential is: no resource's policy can name
