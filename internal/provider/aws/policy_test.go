@@ -132,6 +132,7 @@ func TestCompileRefuses(t *testing.T) {
 		"no resource level":        {account, grants("s3:ListAllMyBuckets", "arn:aws:s3:::releases"), "resource", "resource-level"},
 		"operation":                {account, grants("s3:HeadObject", uploads), "action", "s3:GetObject"},
 		"unknown action":           {account, grants("s3:PutObjects", uploads), "action", "s3:PutObject"},
+		"unlike any action":        {account, grants("s3:Wut", uploads), "action", "list catalog/"},
 		"wrong case":               {account, grants("s3:putobject", uploads), "action", "write s3:PutObject"},
 		"unknown credential":       {account, upload.with("credential_type", "root"), "credential_type", "iam_user"},
 		"boundary, not an ARN":     {account, upload.with("permissions_boundary_arn", "admin"), "permissions_boundary_arn", "arn:aws:iam::"},

@@ -138,3 +138,18 @@ func TestCheckKnowsWhatMinIODoesNotTellApart(t *testing.T) {
 		}
 	}
 }
+
+// What is too large for a session is known when the role is written.
+func TestTooLargeIsToldApart(t *testing.T) {
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	granted, err := scope.New("s3:PutObject", "arn:aws:s3:::releases/"+strings.Repeat("x", 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Compile(granted, provider.Bounds{}); !errors.Is(err, scope.ErrTooLarge) {
+		t.Errorf("got %v", err)
+	}
+}
