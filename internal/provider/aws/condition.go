@@ -51,30 +51,24 @@ func checkConditions(action catalog.Action, found resolved, conditions []scope.C
 	return conditions, nil
 }
 
-// checkAddresses holds a value that was filled into an address to its slot: with
-// a "/" it would end the address and make a range of it.
-func checkAddresses(condition scope.Condition) error {
-	if !strings.Contains(condition.Operator, "IpAddress") {
-		return nil
-	}
-	for _, text := range condition.Texts() {
-		for _, filled := range text.Filled() {
-			value := text.String()[filled.Start:filled.End]
-			if strings.Contains(value, "/") && value != text.String() {
-				return invalid.Field(string(filled.Reference), value, "with \"/\" it would make another range of "+condition.Key, "give one part of an address")
-			}
-		}
-	}
-	return nil
-}
-
 // conditionKey is the key of that name, if a request for the action can carry it.
 func conditionKey(action catalog.Action, found resolved, name string) (catalog.ConditionKey, bool) {
 	if key, global := catalog.GlobalKey(name); global {
 		return key, true
 	}
-	key, known := serviceOf(action).ConditionKey(name)
-	return key, known && slices.Contains(keysOf(action, found), key.Name)
+	service, _ := catalog.ServiceByPrefix(prefixOf(action.Name))
+	for _, carried := range keysOf(action, found) {
+		if !matchesKey(carried, name) {
+			continue
+		}
+		for _, key := range service.ConditionKeys() {
+			if key.Name == carried {
+				return key, true
+			}
+		}
+		return catalog.ConditionKey{Name: carried, Type: "String"}, true
+	}
+	return catalog.ConditionKey{}, false
 }
 
 // keysOf lists the keys of the action, and of the type of its resource.
@@ -87,6 +81,16 @@ func keysOf(action catalog.Action, found resolved) []string {
 	}
 	slices.Sort(keys)
 	return slices.Compact(keys)
+}
+
+// matchesKey compares a key with its name in the reference, where a variable
+// stands for any text: aws:ResourceTag/${TagKey}. Case does not count.
+func matchesKey(reference, name string) bool {
+	fixed, _, variable := strings.Cut(reference, "${")
+	if !variable {
+		return strings.EqualFold(reference, name)
+	}
+	return len(name) > len(fixed) && strings.EqualFold(name[:len(fixed)], fixed)
 }
 
 // unsuited says why an operator does not suit a key of that type, empty where it
@@ -146,4 +150,21 @@ func (g grant) bound() (allow iampolicy.Conditions, fence []iampolicy.Statement,
 		return nil, nil, fmt.Errorf("aws: %w", err)
 	}
 	return allow, fence, nil
+}
+
+// checkAddresses holds a value that was filled into an address to its slot: with
+// a "/" it would end the address and make a range of it.
+func checkAddresses(condition scope.Condition) error {
+	if !strings.Contains(condition.Operator, "IpAddress") {
+		return nil
+	}
+	for _, text := range condition.Texts() {
+		for _, filled := range text.Filled() {
+			value := text.String()[filled.Start:filled.End]
+			if strings.Contains(value, "/") && value != text.String() {
+				return invalid.Field(string(filled.Reference), value, "with \"/\" it would make another range of "+condition.Key, "give one part of an address")
+			}
+		}
+	}
+	return nil
 }
