@@ -16,15 +16,15 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 	if _, err := FindAction(question.Action); err != nil {
 		return provider.Verdict{}, err
 	}
+	if reason, free := ungoverned[question.Action]; free {
+		return provider.Verdict{Allowed: true, Effect: string(iampolicy.Allowed), Reason: reason}, nil
+	}
 	if _, err := scope.ParseARN(question.Resource); question.Resource != "*" && err != nil {
 		return provider.Verdict{}, err
 	}
 	identity, err := iampolicy.Parse("policy", string(policy))
 	if err != nil {
 		return provider.Verdict{}, err
-	}
-	if reason, free := ungoverned[question.Action]; free {
-		return provider.Verdict{Allowed: true, Effect: string(iampolicy.Allowed), Reason: reason}, nil
 	}
 	policies := iampolicy.Policies{Identity: &identity}
 	if question.ResourcePolicy != "" {
@@ -46,9 +46,11 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 		}
 		context[key] = values
 	}
+	if other := ownedByOther(question, context); other != "" {
+		context[keyResourceAccount] = []string{other}
+	}
 	decision, err := iampolicy.Evaluate(iampolicy.Request{
 		Action: question.Action, Resource: question.Resource, Principal: a.holder(), Context: context,
-		ResourceAccount: a.ownerOf(question),
 	}, policies)
 	if err != nil {
 		return provider.Verdict{}, err
@@ -70,18 +72,18 @@ var ungoverned = map[string]string{
 	"sts:GetSessionToken": "AWS asks for no permission, and no policy forbids it: a session that a user gets has the user's own policies",
 }
 
-// ownerOf is the account whose resource is asked about. Where the ARN names none
-// it is the one whose resources the role is about; empty for the holder's own.
-func (a *account) ownerOf(question provider.Question) string {
-	for key, values := range question.Context {
-		if strings.EqualFold(key, keyResourceAccount) && len(values) == 1 {
-			return values[0]
+// ownedByOther is the account that the role is about, where the ARN in question
+// names none and the asker says nothing else; empty for the holder's own.
+func ownedByOther(question provider.Question, context map[string][]string) string {
+	for key := range context {
+		if strings.EqualFold(key, keyResourceAccount) {
+			return ""
 		}
 	}
-	if arn, err := scope.ParseARN(question.Resource); err == nil && arn.Account == "" {
-		return question.Options.Text("resource_account")
+	if arn, err := scope.ParseARN(question.Resource); err != nil || arn.Account != "" {
+		return ""
 	}
-	return ""
+	return question.Options.Text("resource_account")
 }
 
 // holder stands for the user that a credential is: no resource's policy can name

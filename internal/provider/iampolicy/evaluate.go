@@ -12,8 +12,8 @@ import (
 type Request struct {
 	Action   string // service:action
 	Resource string // its ARN, or "*" for an action that has none
-	// ResourceAccount has the resource. Where it is empty it is the ARN's
-	// account or, where the ARN names none, the principal's.
+	// ResourceAccount has the resource. Where it is empty it is the ARN's account
+	// or, where the ARN names none, what Context says or the principal's.
 	ResourceAccount string
 	Principal       Principal
 	// Context has the request's condition keys. What follows from the fields

@@ -220,7 +220,8 @@ func TestDerivedKeys(t *testing.T) {
 		{federated, "", nil, `{"StringEquals":{"aws:PrincipalArn":"` + federated.ARN + `","aws:PrincipalType":"FederatedUser"},"Null":{"aws:username":"true"}}`, true},
 		{user(), "", nil, `{"StringEquals":{"aws:PrincipalAccount":"123456789012","aws:ResourceAccount":"${aws:PrincipalAccount}"}}`, true},
 		{user(), "123456789012", nil, `{"StringEquals":{"aws:ResourceAccount":"210987654321"}}`, false},
-		{user(), "", map[string][]string{"AWS:ResourceAccount": {"210987654321"}}, `{"StringEquals":{"aws:ResourceAccount":"210987654321"}}`, true},
+		{user(), "", map[string][]string{"AWS:ResourceAccount": {"210987654321"}}, `{"StringEquals":{"aws:ResourceAccount":"210987654321"}}`, false}, // its policy has a say then
+		{user(), "123456789012", map[string][]string{"AWS:ResourceAccount": {"210987654321"}}, `{"StringEquals":{"aws:ResourceAccount":"210987654321"}}`, true},
 		{user(), "", map[string][]string{"aws:ResourceAccount": nil}, `{"Null":{"aws:ResourceAccount":"true"}}`, true},
 		{user(), "", now, `{"NumericEquals":{"aws:EpochTime":"1769860800"}}`, true},
 		{user(), "", nil, `{"Null":{"aws:EpochTime":"true"}}`, true},
