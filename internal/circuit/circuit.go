@@ -113,11 +113,16 @@ func (c *Circuit) State() State {
 	return state
 }
 
-// Refuses returns the *DownError that a mint would get now, or nil.
-func (c *Circuit) Refuses() error {
+// Refuses returns the *DownError that a call would get at once, or nil.
+func (c *Circuit) Refuses(kind Kind) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.down && (c.probe != nil || c.now().Before(c.next)) {
+	return c.refuses(kind)
+}
+
+func (c *Circuit) refuses(kind Kind) error {
+	probing, pausing := c.probe != nil, c.now().Before(c.next)
+	if c.down && (probing && kind == Mint || !probing && pausing) {
 		return &DownError{Since: c.since}
 	}
 	return nil
@@ -190,12 +195,13 @@ func (c *Circuit) enter(ctx context.Context, kind Kind) (turn, error) {
 func (c *Circuit) try(kind Kind) (turn, *waiter, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.refuses(kind); err != nil {
+		return turn{}, nil, err
+	}
 	granted := turn{kind: kind, era: c.era}
 	switch {
-	case c.down && c.probe != nil && kind != Mint:
+	case c.down && c.probe != nil:
 		return turn{}, &waiter{ready: c.probe}, nil
-	case c.down && (c.probe != nil || c.now().Before(c.next)):
-		return turn{}, nil, &DownError{Since: c.since}
 	case c.down:
 		c.probe = make(chan struct{})
 		granted.probe = true

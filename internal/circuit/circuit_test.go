@@ -104,12 +104,12 @@ func TestOneProbeAtATime(t *testing.T) {
 			for _, kind := range []Kind{Mint, Revoke, Commit} {
 				err := c.Do(t.Context(), kind, returns(nil))
 				var down *DownError
-				if !errors.As(err, &down) || !down.Since.Equal(started) || c.Refuses() == nil {
+				if !errors.As(err, &down) || !down.Since.Equal(started) || c.Refuses(kind) == nil {
 					t.Fatalf("kind %d before the pause is over: got %v", kind, err)
 				}
 			}
 			time.Sleep(1)
-			if err := c.Refuses(); err != nil {
+			if err := c.Refuses(Mint); err != nil {
 				t.Errorf("after the pause: %v", err)
 			}
 			fail(t, c, 1)
@@ -161,7 +161,7 @@ func TestRevokesWaitForTheProbe(t *testing.T) {
 				})
 			}
 			synctest.Wait()
-			if err := c.Do(t.Context(), Mint, returns(nil)); !isDown(err) {
+			if err := c.Do(t.Context(), Mint, returns(nil)); !isDown(err) || c.Refuses(Mint) == nil || c.Refuses(Revoke) != nil {
 				t.Errorf("a mint beside the probe: %v", err)
 			}
 			close(probed)
@@ -184,7 +184,7 @@ func TestAProbeThatHangs(t *testing.T) {
 		if took := time.Since(started); took != probeLimit {
 			t.Errorf("the probe took %s, want %s", took, probeLimit)
 		}
-		if c.Refuses() == nil {
+		if c.Refuses(Mint) == nil {
 			t.Error("the target is not down any more")
 		}
 	})
