@@ -152,6 +152,9 @@ func bucket(expiresAt time.Time) string {
 	return fmt.Sprintf("%0*x", bucketDigits, expiresAt.Unix()/int64(bucketSpan/time.Second))
 }
 
+// IsID says whether a text has the form of a grant's id.
+func IsID(text string) bool { return idShape.MatchString(text) }
+
 // LatestEnd is the time by which a grant of that id, or of that bucket, has
 // ended at its target. The error is ErrDamaged for what is neither.
 func LatestEnd(id string) (time.Time, error) {
