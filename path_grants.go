@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strings"
 	"time"
 
@@ -204,7 +203,7 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"task":           grant.Task,
 		"action":         grant.Action,
 		"resource":       grant.Resource,
-		"companions":     slices.Clone(grant.Companions),
+		"companions":     append([]string{}, grant.Companions...),
 		"conditions":     json.RawMessage(orEmpty(grant.Conditions)),
 		"source_ip":      grant.SourceIP,
 		"entity_id":      grant.EntityID,
@@ -234,7 +233,8 @@ A list or a read answers with the grants that live or are still to be ended;
 "since", "until" and "state" reach what has ended, as long as tidy-config keeps
 it. Grants come in the order of their ids, which is that of their latest ends;
 an answer that has no room for all says where to go on: after=<next>.
-"vault list" sends no parameters, so a read of the same path takes them too.
+HTTP's LIST, and GET with list=true, take these; "vault list" sends none, so a read of the
+same path takes them too.
 
 A read also says which lease prefixes end the live grants that were asked for,
 and no others: "vault lease revoke -sync -prefix <lease prefix>" for each.
