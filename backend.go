@@ -20,6 +20,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/sweep"
 )
 
 // Version is what the plugin tells Vault that it is; the build sets it.
@@ -28,6 +29,9 @@ var Version = "v0.1.0"
 // operationPrefix starts the names of this engine's operations in the OpenAPI
 // document, and so the names of generated clients' functions.
 const operationPrefix = "precision"
+
+// historyRetention is how long grants are remembered that have ended.
+const historyRetention = 90 * 24 * time.Hour
 
 type backend struct {
 	*framework.Backend
@@ -39,6 +43,7 @@ type backend struct {
 	mountUUID    string
 
 	grants  *lifecycle.Manager
+	sweeper *sweep.Sweeper
 	targets cache[openTarget]
 	roles   cache[openRole]
 	// definitions is held while a target or a role is written or deleted, so
@@ -85,6 +90,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.OwnPrefix},
 		},
 		InitializeFunc: b.initialize,
+		PeriodicFunc:   b.periodic,
 		Clean:          func(context.Context) { b.grants.Close() },
 		Invalidate:     b.invalidate,
 	}
@@ -101,12 +107,20 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		return nil, err
 	}
 	b.grants = lifecycle.New(b.Logger(), now)
+	b.sweeper = &sweep.Sweeper{Grants: b.grants, Open: b.enderOf, Log: b.Logger(), Retention: historyRetention}
 	return b, nil
 }
 
 // initialize must not block: Vault waits for it while it unseals.
 func (b *backend) initialize(_ context.Context, req *logical.InitializationRequest) error {
 	b.grants.Start(req.Storage, b.writes)
+	return nil
+}
+
+// periodic is called each minute, and must not block either.
+func (b *backend) periodic(_ context.Context, req *logical.Request) error {
+	b.grants.Start(req.Storage, b.writes)
+	b.sweeper.Nudge(req.Storage)
 	return nil
 }
 

@@ -445,3 +445,22 @@ func TestWhoMayWrite(t *testing.T) {
 		}
 	}
 }
+
+// Vault's minute has what failed ended behind it.
+func TestThePeriodicFunctionSweeps(t *testing.T) {
+	e := newEngine(t)
+	e.initialize()
+	minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	e.target.OnRevoke = func() error { return errors.New("the target broke") }
+	if err := e.revokeLease(minted.Secret); err == nil {
+		t.Error("a revoke succeeded although its target broke")
+	}
+	e.target.OnRevoke = nil
+	if err := e.grants.Await(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	e.do(logical.RollbackOperation, "", nil)
+	for e.target.Live() > 0 && t.Context().Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
@@ -60,19 +61,27 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 	if err != nil {
 		return nil, err
 	}
-	opened, err := b.openTarget(ctx, req.Storage, data.Target)
-	if errors.Is(err, errNoTarget) {
-		return nil, fmt.Errorf("grant %s can't be ended because target %q is not configured any more: configure it again and revoke the lease again", data.GrantID, data.Target)
-	}
+	ender, err := b.enderOf(ctx, req.Storage, ledger.Grant{ID: data.GrantID, Target: data.Target, System: data.System})
 	if err != nil {
 		return nil, err
 	}
-	if opened.system != data.System {
-		return nil, fmt.Errorf("grant %s can't be ended because target %q is another system now, or another user's: configure it as it was and revoke the lease again", data.GrantID, data.Target)
-	}
 	return nil, bare(b.grants.End(ctx, req.Storage, lifecycle.EndOrder{
-		Provider: opened.provider, ID: data.GrantID, Target: data.Target, System: data.System, Handle: data.Handle,
+		Provider: ender, ID: data.GrantID, Target: data.Target, System: data.System, Handle: data.Handle,
 	}))
+}
+
+// enderOf opens the target that a grant lives on, if that is still there.
+func (b *backend) enderOf(ctx context.Context, storage logical.Storage, grant ledger.Grant) (provider.Provider, error) {
+	opened, err := b.openTarget(ctx, storage, grant.Target)
+	switch {
+	case errors.Is(err, errNoTarget):
+		return nil, fmt.Errorf("grant %s can't be ended because target %q is not configured any more: configure it again and revoke the lease again", grant.ID, grant.Target)
+	case err != nil:
+		return nil, err
+	case opened.system != grant.System:
+		return nil, fmt.Errorf("grant %s can't be ended because target %q is another system now, or another user's: configure it as it was and revoke the lease again", grant.ID, grant.Target)
+	}
+	return opened.provider, nil
 }
 
 // readLease reads what lease wrote. Vault has kept it as JSON in between.

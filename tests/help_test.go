@@ -16,7 +16,13 @@ func TestPathHelp(t *testing.T) {
 		"roles":               {"List the roles"},
 		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly"},
 		"creds/x":             {"ttl (duration (sec))", "not renewable"},
-		"creds/upload/JIRA-1": {"task (string)", "lease revoke -prefix"},
+		"creds/upload/JIRA-1": {"task (string)", "lease revoke -prefix", "key=app/1.tgz"},
+		"preview/x":           {"ttl (duration (sec))", "Nothing", "minted"},
+		"preview/x/JIRA-1":    {"task (string)"},
+		"check/x":             {"resource_policy (string)", "context (map)", "statement that decides"},
+		"catalog":             {"every AWS action"},
+		"catalog/s3":          {"service (string)"},
+		"catalog/s3/x":        {"action (string)"},
 	} {
 		output, err := servers.Vault.Command(t.Context(), "path-help", m.path+"/"+path).CombinedOutput()
 		if err != nil {
@@ -64,10 +70,12 @@ func TestOpenAPI(t *testing.T) {
 	}
 	slices.Sort(names)
 	want := []string{
-		"precision-delete-role", "precision-delete-target",
+		"precision-check-role", "precision-delete-role", "precision-delete-target",
 		"precision-generate-credentials", "precision-generate-credentials-for-task",
 		"precision-generate-credentials-for-task-with-parameters", "precision-generate-credentials-with-parameters",
-		"precision-list-roles", "precision-list-targets",
+		"precision-list-catalog-actions", "precision-list-catalog-services", "precision-list-roles", "precision-list-targets",
+		"precision-preview-credentials", "precision-preview-credentials-for-task",
+		"precision-read-catalog", "precision-read-catalog-action", "precision-read-catalog-service",
 		"precision-read-role", "precision-read-target", "precision-write-role", "precision-write-target",
 	}
 	if !slices.Equal(names, want) {

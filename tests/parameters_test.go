@@ -20,9 +20,14 @@ func hostile() []string {
 		"\uff0a", "a\uff0ab", "\u2217", "\ufe61", "\u066d", "\u2044", "\u2215", "\uff0f", "\uff0e\uff0e", "\u00a0", "\u200b", "\u202e", "caf\u00e9", "\u0430dmin", "\xff\xfe",
 		":", "a:b", "arn:aws:s3:::other", "x:y:z:*", "app:jobs", "::::",
 		`"`, `a"b`, `","Resource":"*`, `{"Effect":"Allow"}`, `"]}]}`, "a b", " a", "a ", "a;b", "a|b", "a&b", "`id`", "$(id)", "<script>",
-		strings.Repeat("a", 1025), strings.Repeat("x", 10<<20),
+		strings.Repeat("a", 1025), strings.Repeat("x", 1_000_000), // Vault takes no string that is much longer
 	}
 }
+
+// anything matches any value. The first alternative is one that is a region, a
+// bucket and whatever else is asked for: a role of which no example works is
+// refused.
+const anything = `(?s)eu-west-1|.*`
 
 // slots are roles with a parameter that admits anything, in every place where a
 // value can be filled in; the places themselves are all that holds it.
@@ -51,7 +56,7 @@ func TestHostileParameters(t *testing.T) {
 	}
 	for slot, role := range slots {
 		name := strings.ReplaceAll(slot, " ", "-")
-		m.write("roles/"+name, with(role, map[string]any{"parameters": map[string]any{"p": "(?s).*"}}))
+		m.write("roles/"+name, with(role, map[string]any{"parameters": map[string]any{"p": anything}}))
 		for _, value := range values {
 			secret, err := m.Logical().WriteWithContext(t.Context(), m.path+"/creds/"+name+"/JIRA-1", map[string]any{"p": value})
 			if err == nil {
@@ -80,7 +85,7 @@ func TestParameterLeavesItsSlot(t *testing.T) {
 	m := newMount(t)
 	for slot, role := range slots {
 		name := strings.ReplaceAll(slot, " ", "-")
-		m.write("roles/"+name, with(role, map[string]any{"parameters": map[string]any{"p": ".*"}}))
+		m.write("roles/"+name, with(role, map[string]any{"parameters": map[string]any{"p": anything}}))
 		_, err := m.Logical().ReadWithDataWithContext(t.Context(), m.path+"/preview/"+name+"/JIRA-1", map[string][]string{"p": {"a/b"}})
 		switch slot {
 		case "key of a store", "prefix of a store", "key", "end of a key", "middle of a key", "prefix", "parameter", "condition":

@@ -88,6 +88,9 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 // Close ends what goes on behind requests. It waits for nothing.
 func (m *Manager) Close() { m.close() }
 
+// Behind does work behind requests, on a context that ends with Close.
+func (m *Manager) Behind(work func(context.Context)) { go work(m.life) }
+
 // Ready says whether the ledger is in memory.
 func (m *Manager) Ready() bool {
 	select {

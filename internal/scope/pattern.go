@@ -21,6 +21,8 @@ type Pattern struct {
 	tokens []token  // the resource part
 	wild   bool     // whether a "*" may end the resource
 	least  int      // segments that a "*" needs before it in the leaf
+	// principal is who a "*" in the leaf would stand for, "" where that is nobody.
+	principal string
 	// example is Example("aws").
 	example string
 }
@@ -70,7 +72,10 @@ func ParsePattern(text string) (Pattern, error) {
 		return Pattern{}, fmt.Errorf("pattern %q: %w", text, err)
 	}
 	pattern.wild, pattern.least = wildcard(pattern.tokens)
-	if _, found := principals[id]; found || principalServices[frame.Service] || isVariable(frame.Service) {
+	if pattern.principal = principals[id]; principalServices[frame.Service] {
+		pattern.principal = "any principal or account"
+	}
+	if pattern.principal != "" || isVariable(frame.Service) {
 		pattern.wild = false
 	}
 	pattern.example = pattern.Example("aws")
@@ -180,6 +185,12 @@ func (p Pattern) Match(arn ARN) error {
 	return invalid.Field("resource", arn.String(), problem, remedy)
 }
 
+// Fits says the same as Match, without a reason and for less.
+func (p Pattern) Fits(arn ARN) bool {
+	var ends [maxTokens]int
+	return p.match(arn, &ends) == ""
+}
+
 // match fills in where each token of the resource part ends. It returns what is
 // wrong, "" if nothing is.
 func (p Pattern) match(arn ARN, ends *[maxTokens]int) string {
@@ -191,6 +202,8 @@ func (p Pattern) match(arn ARN, ends *[maxTokens]int) string {
 	}
 	prefix, wild := strings.CutSuffix(arn.Resource, "*")
 	switch {
+	case wild && p.principal != "":
+		return "this type of resource takes no wildcard, which would stand for " + p.principal
 	case wild && !p.wild:
 		return "this type of resource takes no wildcard"
 	case !wild && !p.walk(arn.Resource, exact, 0, 0, ends):
@@ -226,7 +239,7 @@ func (p Pattern) checkFrame(arn ARN) string {
 	}
 	switch {
 	case p.frame.Account == unnamed && arn.Account == "":
-	case isVariable(p.frame.Account) && !isAccount(arn.Account) && !p.owned(arn.Account):
+	case isVariable(p.frame.Account) && !isAccount(arn.Account) && !p.OfAmazon(arn):
 		return "the account must be written out"
 	case !isVariable(p.frame.Account) && arn.Account != p.frame.Account:
 		return fmt.Sprintf("the account must be %q", p.frame.Account)
@@ -234,14 +247,9 @@ func (p Pattern) checkFrame(arn ARN) string {
 	return ""
 }
 
-func (p Pattern) owned(account string) bool {
-	for _, owner := range p.owners {
-		if owner == account {
-			return true
-		}
-	}
-	return false
-}
+// OfAmazon says whether AWS owns the resource, so that its ARN has "aws" or
+// nothing in the place of a customer's account.
+func (p Pattern) OfAmazon(arn ARN) bool { return slices.Contains(p.owners, arn.Account) }
 
 // checkCharacters says what no resource part may hold, whatever its type.
 func checkCharacters(resource string) string {

@@ -125,10 +125,9 @@ func (p Pattern) Narrowest(arn ARN) (string, bool) {
 	}
 	prefix := arn.Resource[:first]
 	leaf := p.tokens[len(p.tokens)-1].shape
-	var ends [maxTokens]int
 	if leaf.nests() && first == len(arn.Resource)-1 {
 		arn.Resource = prefix + "/*"
-		if p.match(arn, &ends) == "" {
+		if p.Fits(arn) {
 			return arn.String(), true
 		}
 	}
@@ -138,7 +137,7 @@ func (p Pattern) Narrowest(arn ARN) (string, bool) {
 			return "", false
 		}
 		arn.Resource, prefix = prefix[:cut+1]+"*", prefix[:cut]
-		if p.match(arn, &ends) == "" {
+		if p.Fits(arn) {
 			return arn.String(), true
 		}
 	}

@@ -222,6 +222,22 @@ func TestLocate(t *testing.T) {
 	}
 }
 
+func TestOfAmazon(t *testing.T) {
+	const policy = "arn:${Partition}:iam::${Account}:policy/${PolicyNameWithPath}"
+	for text, want := range map[string]bool{"arn:aws:iam::aws:policy/Billing": true, "arn:aws:iam::123456789012:policy/Billing": false} {
+		arn, err := ParseARN(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := NewPattern(policy).OfAmazon(arn); got != want {
+			t.Errorf("%s: %v, want %v", text, got, want)
+		}
+	}
+	if NewPattern(object).OfAmazon(ARN{Partition: "aws", Service: "s3", Resource: "releases/a"}) {
+		t.Error("an object of a bucket is taken for one of AWS, which its ARN doesn't say")
+	}
+}
+
 func TestOverlaps(t *testing.T) {
 	const (
 		image = "arn:${Partition}:imagebuilder:${Region}:${Account}:image/${ImageName}/${ImageVersion}/${ImageBuildVersion}"

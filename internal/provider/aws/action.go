@@ -32,12 +32,18 @@ func checkEscalation(action catalog.Action, allowed bool) error {
 	if !escalates || escalation.Verdict != catalog.Refuse || allowed {
 		return nil
 	}
-	return invalid.Field("action", action.Name, fmt.Sprintf("it hands out further power: %s (%s)", escalation.Reason, escalation.Source),
+	return invalid.Field("action", action.Name, "it hands out further power: "+because(escalation),
 		"grant something narrower, or say allow_escalation=true")
 }
 
-// serviceOf is the prefix of an action's name: s3 of s3:PutObject.
-func serviceOf(action string) string {
+// because gives an escalation's reason and the first of its sources.
+func because(escalation catalog.Escalation) string {
+	source, _, _ := strings.Cut(escalation.Source, "; ")
+	return fmt.Sprintf("%s (%s)", escalation.Reason, source)
+}
+
+// prefixOf is the prefix of an action's name: s3 of s3:PutObject.
+func prefixOf(action string) string {
 	service, _, _ := strings.Cut(action, ":")
 	return service
 }

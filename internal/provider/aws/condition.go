@@ -53,7 +53,7 @@ func conditionKey(action catalog.Action, found resolved, name string) (catalog.C
 	if key, global := catalog.GlobalKey(name); global {
 		return key, true
 	}
-	service, _ := catalog.ServiceByPrefix(serviceOf(action.Name))
+	service, _ := catalog.ServiceByPrefix(prefixOf(action.Name))
 	for _, carried := range keysOf(action, found) {
 		if !matchesKey(carried, name) {
 			continue

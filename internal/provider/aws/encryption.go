@@ -95,7 +95,7 @@ func (e *encryption) allow() []iampolicy.Statement {
 // fence denies every action but the granted one and what the key needs; and KMS
 // with any other key, or through any other service, or directly.
 func (e *encryption) fence(action string) []iampolicy.Statement {
-	service := serviceOf(action)
+	service := prefixOf(action)
 	switch {
 	case e != nil:
 		return []iampolicy.Statement{

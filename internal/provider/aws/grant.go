@@ -137,7 +137,7 @@ func (g grant) advise() provider.Advice {
 		advice.Definition = append(advice.Definition, fmt.Sprintf("%s depends on other actions for some requests, and they are not granted: %s", g.action.Name, strings.Join(g.action.DependentActions, ", ")))
 	}
 	if escalation, escalates := catalog.EscalationOf(g.action); escalates {
-		warning := fmt.Sprintf("%s can be turned into more than this grant: %s (%s)", g.action.Name, escalation.Reason, escalation.Source)
+		warning := fmt.Sprintf("%s can be turned into more than this grant: %s", g.action.Name, because(escalation))
 		if escalation.Verdict == catalog.Refuse {
 			advice.Mint = append(advice.Mint, warning) // each holder has more in hands than the grant
 		} else {
