@@ -273,7 +273,3 @@ func checkCharacters(resource string) string {
 	}
 	return ""
 }
-
-// OfAmazon says whether AWS owns the resource, so that its ARN has "aws" or
-// nothing in the place of a customer's account.
-func (p Pattern) OfAmazon(arn ARN) bool { return slices.Contains(p.owners, arn.Account) }
