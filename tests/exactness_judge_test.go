@@ -85,7 +85,13 @@ func (q question) want(got judge.Verdict) (string, bool) {
 	switch {
 	case q.ask.granted:
 		return "Allowed", got == judge.Allowed
-	case q.setting.resourcePolicy == "" || q.ask.alone:
+	case q.ask.ambient && q.setting.resourcePolicy == "":
+		return "ImplicitlyDenied", got == judge.ImplicitlyDenied
+	case q.ask.ambient && q.setting.session:
+		return "not ExplicitlyDenied", got != judge.ExplicitlyDenied // AWS and the judge differ on what a session gets
+	case q.ask.ambient:
+		return "Allowed", got == judge.Allowed
+	case q.setting.resourcePolicy == "":
 		return "not Allowed", got == judge.ImplicitlyDenied || got == judge.ExplicitlyDenied
 	default:
 		return "ExplicitlyDenied", got == judge.ExplicitlyDenied
@@ -139,8 +145,8 @@ func (c *court) try(subjects []subject, asks func(*subject) []ask, suits func(se
 	wait.Wait()
 }
 
-func always(setting) bool    { return true }
-func openly(s setting) bool  { return s.resourcePolicy != "" }
+func always(setting) bool   { return true }
+func openly(s setting) bool { return s.resourcePolicy != "" }
 func (c *court) line() string {
 	return fmt.Sprintf("verdicts: %d (%s), wrong: %d; %s", c.total, roles.Counted(c.verdicts), c.wrong, roles.Counted(c.kinds))
 }

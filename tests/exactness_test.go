@@ -51,7 +51,8 @@ func TestExactness(t *testing.T) {
 	subjects := accepted(t, m, roles.Generate(seed))
 	t.Run("grants", func(t *testing.T) { proveGrants(t, subjects) })
 	t.Run("services", func(t *testing.T) { proveServices(t, subjects) })
-	t.Run("keys", func(t *testing.T) { proveKeys(t, m) })
+	t.Run("accounts", func(t *testing.T) { proveAccounts(t, m) })
+	t.Run("keys", func(t *testing.T) { subjects = append(subjects, proveKeys(t, m)...) })
 	t.Run("check", func(t *testing.T) { proveCheck(t, m, subjects) })
 }
 
@@ -140,6 +141,9 @@ func (m *mount) subject(ctx context.Context, name string, role roles.Role, optio
 	}
 	made := &subject{Role: role, name: name, policy: secret.Data["policy"].(string), end: end, account: roles.Account}
 	made.key, _ = options["kms_key"].(string)
+	if other, foreign := options["resource_account"].(string); foreign {
+		made.account = other
+	}
 	return made, "", nil
 }
 
@@ -199,9 +203,9 @@ type ask struct {
 	account          string // of the resource
 	context          judge.Context
 	granted          bool // whether it is the grant
-	// alone: what the resource's own policy gives to everybody is not for this
-	// one to deny.
-	alone bool
+	// ambient: what the resource's own policy gives, this one neither gives nor
+	// denies.
+	ambient bool
 }
 
 // ask is a request of the credential for an action on a resource, all
@@ -230,6 +234,12 @@ func (s subject) ask(kind, action, resource string) ask {
 	}
 	if roles.ServiceOf(action) == "kms" {
 		asked.context["kms:ViaService"] = nil
+		if needed, _ := catalog.EncryptionOf(s.Action.Name); s.key != "" {
+			asked.context["kms:GrantIsForAWSResource"] = nil
+			for _, pair := range needed.Context {
+				asked.context["kms:EncryptionContext:"+pair.Key] = nil
+			}
+		}
 	}
 	return asked
 }
@@ -248,13 +258,16 @@ func (a ask) with(kind, key string, values ...string) ask {
 	return a
 }
 
-// globalOnly are global keys that only some actions carry.
-var globalOnly = regexp.MustCompile(`(?i)\Aaws:(?:ResourceTag/|RequestTag/|TagKeys\z)`)
+// ofSome are global keys that only some actions carry.
+var ofSome = regexp.MustCompile(`(?i)\Aaws:(?:ResourceTag/|RequestTag/|TagKeys\z)`)
 
 // carries says whether a request for the action on that resource has the key.
 func carries(action catalog.Action, resource, key string) bool {
-	if _, global := catalog.GlobalKey(key); global && !globalOnly.MatchString(key) {
+	if _, global := catalog.GlobalKey(key); global && !ofSome.MatchString(key) {
 		return true
+	}
+	if roles.ServiceOf(action.Name) == "s3" && strings.HasPrefix(strings.ToLower(key), "aws:resourcetag/") {
+		return false // only with a setting of the bucket, which the judge does not know
 	}
 	for _, carried := range roles.KeysOf(action, resource) {
 		fixed, _, _ := strings.Cut(strings.ReplaceAll(carried, "<", "${"), "${")

@@ -16,8 +16,7 @@ type Condition struct {
 	Unmet         []string // what it has where it is not
 	// MetWithout says that a request without the key meets it.
 	MetWithout bool
-	// Ambiguous says that AWS fills the key in by itself, so that a request can't
-	// be without it.
+	// Always says that no request is without the key.
 	Always bool
 }
 
@@ -103,6 +102,9 @@ func (d drawer) ofAction(service catalog.Service, role Role) (Condition, bool) {
 		return Condition{}, false
 	}
 	name := keys[d.IntN(len(keys))]
+	if service.Prefix == "s3" && strings.HasPrefix(name, "aws:ResourceTag/") {
+		return Condition{}, false // the judge knows no bucket whose tags count, and refuses it
+	}
 	key, known := service.ConditionKey(name)
 	if !known || strings.EqualFold(name, "aws:ResourceAccount") {
 		return Condition{}, false

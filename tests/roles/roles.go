@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
 
 // Accounts of the roles: their own, and one that nothing is granted in.
@@ -85,7 +86,17 @@ func Generate(seed uint64) []Role {
 		if slices.Contains(popular, prefix) {
 			count = ofPopular
 		}
-		for _, action := range actions[:min(count, len(actions))] {
+		// Half of them on what may have a wildcard, where there is something.
+		chosen := slices.DeleteFunc(slices.Clone(actions), func(action catalog.Action) bool {
+			return rank(action) > 0 || !slices.ContainsFunc(action.Resources, func(use catalog.ResourceUse) bool { return widens(service, use.Type) })
+		})
+		chosen = slices.Clone(chosen[:min(count/2, len(chosen))])
+		for _, action := range actions {
+			if len(chosen) < count && !slices.ContainsFunc(chosen, func(other catalog.Action) bool { return other.Name == action.Name }) {
+				chosen = append(chosen, action)
+			}
+		}
+		for _, action := range chosen {
 			all = append(all, draw.role(service, action))
 		}
 	}
@@ -102,6 +113,15 @@ func rank(action catalog.Action) int {
 	default:
 		return 0
 	}
+}
+
+// widens says whether a wildcard may end a resource of the type.
+func widens(service catalog.Service, name string) bool {
+	kind, _ := service.ResourceType(name)
+	return slices.ContainsFunc(kind.Patterns, func(text string) bool {
+		pattern, err := scope.ParsePattern(text)
+		return err == nil && pattern.Wildcard()
+	})
 }
 
 // drawer draws what a role consists of.
@@ -121,7 +141,11 @@ func (d drawer) role(service catalog.Service, action catalog.Action) Role {
 		if i > 0 && authorised.Kind != catalog.All {
 			break
 		}
-		kind, known := service.ResourceType(types[d.IntN(len(types))])
+		name := types[d.IntN(len(types))]
+		if at := slices.IndexFunc(types, func(name string) bool { return widens(service, name) }); at >= 0 && d.IntN(3) > 0 {
+			name = types[at]
+		}
+		kind, known := service.ResourceType(name)
 		if !known {
 			continue
 		}
@@ -132,6 +156,9 @@ func (d drawer) role(service catalog.Service, action catalog.Action) Role {
 			continue
 		}
 		role.Resource = d.widen(text, arn)
+		if name == "log-group" && service.Prefix == "logs" && !strings.HasSuffix(role.Resource, ":*") && !strings.Contains(action.Name, "Tag") {
+			role.Resource += ":*" // which is what AWS compares with
+		}
 	}
 	if escalation, escalates := catalog.EscalationOf(action); escalates && escalation.Verdict == catalog.Refuse {
 		role.AllowEscalation = true
