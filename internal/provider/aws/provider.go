@@ -1,12 +1,14 @@
-// Package aws mints IAM users on an AWS account: one user, one inline policy
-// and one access key for each grant.
+// Package aws mints credentials on an AWS account: for each grant an IAM user
+// with one inline policy and one access key.
 package aws
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -18,10 +20,6 @@ import (
 
 // iamUser is the one credential type so far: a user with an access key.
 const iamUser = "iam_user"
-
-// maxUserName is IAM's limit for a user's name, in characters.
-// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-const maxUserName = 64
 
 // Facts that Verify learns of an account.
 const (
@@ -88,6 +86,7 @@ func Type() provider.Type {
 
 type account struct {
 	client    *client
+	types     map[string]credentialType
 	id        string // 12 digits; empty while the connection was never verified
 	partition string
 }
@@ -97,22 +96,20 @@ func open(settings provider.Settings, facts provider.Facts) (provider.Provider, 
 	if err != nil {
 		return nil, err
 	}
-	return &account{client: client, id: facts[factAccount], partition: facts[factPartition]}, nil
+	return &account{client: client, types: map[string]credentialType{iamUser: &users{client.iam}}, id: facts[factAccount], partition: facts[factPartition]}, nil
 }
-
-// boundaryShape is a managed policy's ARN, the customer's or AWS's own.
-var boundaryShape = regexp.MustCompile(`\Aarn:(?:aws|aws-cn|aws-us-gov):iam::(?:[0-9]{12}|aws):policy/[\w+=,.@/-]{1,512}\z`)
 
 // accountShape is an account's number.
 var accountShape = regexp.MustCompile(`\A[0-9]{12}\z`)
 
 // Compile implements provider.Provider.
 func (a *account) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
-	if kind := bounds.Options.Text("credential_type"); kind != "" && kind != iamUser {
-		return "", invalid.Field("credential_type", kind, "not a credential type of an aws target", "write "+iamUser)
+	kind, err := a.credentials(bounds.Options.Text(handleType))
+	if err != nil {
+		return "", err
 	}
-	if boundary := bounds.Options.Text("permissions_boundary_arn"); boundary != "" && !boundaryShape.MatchString(boundary) {
-		return "", invalid.Field("permissions_boundary_arn", boundary, "not the ARN of a managed policy", "write it as arn:aws:iam::123456789012:policy/name")
+	if err := kind.check(bounds.Options); err != nil {
+		return "", err
 	}
 	made, err := a.newGrant(granted, bounds)
 	if err != nil {
@@ -130,39 +127,61 @@ func (a *account) Advise(granted scope.Scope, bounds provider.Bounds) provider.A
 	return made.advise()
 }
 
-// Prepare implements provider.Provider. The user's name carries the grant's id,
-// so that CloudTrail leads back to the grant, then role and task as far as they
-// fit.
+// credentialType is one way to hand a grant's policy to its holder. Its methods
+// are those of provider.Provider.
+type credentialType interface {
+	// check refuses a role's fields that this type can't do with.
+	check(options provider.Settings) error
+	prepare(provider.Grant) (provider.Handle, error)
+	mint(context.Context, provider.Handle, provider.Policy, time.Time) (provider.Credential, error)
+	revoke(context.Context, provider.Handle) error
+}
+
+// handleType is the key of every handle that says which type of credential it
+// names. Those of before there were several have none.
+const handleType = "credential_type"
+
+// credentials finds the type of credential of that name; empty for the default.
+// The error is an *invalid.Error.
+func (a *account) credentials(name string) (credentialType, error) {
+	found, known := a.types[cmp.Or(name, iamUser)]
+	if !known {
+		return nil, invalid.Field(handleType, name, "not a credential type of an aws target", "write "+invalid.OneOf(slices.Sorted(maps.Keys(a.types))))
+	}
+	return found, nil
+}
+
+// Prepare implements provider.Provider.
 func (a *account) Prepare(grant provider.Grant) (provider.Handle, error) {
-	name := strings.TrimRight("precision-"+grant.ID+"-"+grant.Role+"-"+grant.Task, "-")
-	handle := provider.Handle{
-		handleUser: name[:min(len(name), maxUserName)],
-		handlePath: "/precision/" + grant.Mount + "/",
+	name := grant.Options.Text(handleType)
+	kind, err := a.credentials(name)
+	if err != nil {
+		return nil, err
 	}
-	for key, value := range map[string]string{
-		handleBoundary:       grant.Options.Text("permissions_boundary_arn"),
-		tagPrefix + "mount":  grant.Mount,
-		tagPrefix + "role":   grant.Role,
-		tagPrefix + "task":   grant.Task,
-		tagPrefix + "grant":  grant.ID,
-		tagPrefix + "entity": grant.EntityID,
-	} {
-		if value != "" {
-			handle[key] = value
-		}
+	handle, err := kind.prepare(grant)
+	if err != nil {
+		return nil, err
 	}
+	handle[handleType] = cmp.Or(name, iamUser)
 	return handle, nil
 }
 
-// Mint implements provider.Provider: three calls in two round trips.
-func (a *account) Mint(ctx context.Context, handle provider.Handle, policy provider.Policy, _ time.Time) (provider.Credential, error) {
-	return a.client.createUser(ctx, handle, policy)
+// Mint implements provider.Provider.
+func (a *account) Mint(ctx context.Context, handle provider.Handle, policy provider.Policy, expiresAt time.Time) (provider.Credential, error) {
+	kind, err := a.credentials(handle[handleType])
+	if err != nil {
+		return provider.Credential{}, err
+	}
+	return kind.mint(ctx, handle, policy, expiresAt)
 }
 
-// Revoke implements provider.Provider: three calls in two round trips. The key is
-// dead after the first.
+// Revoke implements provider.Provider.
 func (a *account) Revoke(ctx context.Context, handle provider.Handle) error {
-	return a.client.deleteUser(ctx, handle)
+	kind, err := a.credentials(handle[handleType])
+	if err != nil {
+		return fmt.Errorf("aws: a handle of an unknown type: %v", err) // not the caller's mistake
+	}
+	return kind.revoke(ctx, handle)
 }
 
 // Identity implements provider.Identified.

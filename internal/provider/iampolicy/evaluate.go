@@ -234,7 +234,7 @@ func (e *evaluation) decide(identity, session, boundary, resource finding) Decis
 		case reached == nobody:
 			return resource.nothing()
 		default:
-			return e.byIdentity(own, " and so does the resource policy of the other account")
+			return e.byIdentity(own, ", and so does the resource policy of the other account")
 		}
 	}
 	switch {
@@ -246,6 +246,8 @@ func (e *evaluation) decide(identity, session, boundary, resource finding) Decis
 		return own[closed].nothing()
 	case resource.document != nil && e.needsResourcePolicy() && reached == nobody:
 		return resource.nothing()
+	case resource.document == nil && e.needsResourcePolicy():
+		return e.byIdentity(own, ", if the resource's own policy leaves it to the account's policies")
 	default:
 		return e.byIdentity(own, "")
 	}

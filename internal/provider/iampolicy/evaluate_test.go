@@ -193,6 +193,10 @@ func TestKeyPolicies(t *testing.T) {
 			t.Errorf("%s: %+v, %v", principal, decision, err)
 		}
 	}
+	unknown, err := Evaluate(Request{Action: "kms:Decrypt", Resource: key, Principal: user()}, Policies{Identity: identity})
+	if err != nil || unknown.Effect != Allowed || !strings.Contains(unknown.Reason, "if the resource's own policy") {
+		t.Errorf("without a key policy: %+v, %v", unknown, err)
+	}
 	trust := parsed(t, policy(`{"Effect":"Allow","Principal":{"AWS":"`+testUser+`"},"Action":"sts:AssumeRole"}`))
 	decision, err := Evaluate(Request{Action: "sts:AssumeRole", Resource: testRole, Principal: user()}, Policies{Resource: trust})
 	if err != nil || decision.Effect != Allowed {

@@ -13,9 +13,8 @@ import (
 // fieldConditions is the field that errors of this file are about.
 const fieldConditions = "conditions"
 
-// opposites are the operators that hold exactly where another doesn't, for a key
-// that is there. Where both are in here under a Not, they are opposites for a
-// missing key too.
+// opposites hold exactly where the other one doesn't, for a key that is there.
+// Of a pair with a Not, one holds for a missing key; of the others, neither does.
 var opposites = map[string]string{
 	"StringEquals":             "StringNotEquals",
 	"StringEqualsIgnoreCase":   "StringNotEqualsIgnoreCase",
