@@ -76,13 +76,14 @@ func TestPolicies(t *testing.T) {
 	bound := grants("s3:PutObject", uploads)
 	bound.source = netip.MustParseAddr("203.0.113.7")
 	for name, role := range map[string]role{
-		"s3-prefix":       grants("s3:PutObject", uploads),
-		"s3-bucket":       grants("s3:ListBucket", "arn:aws:s3:::releases"),
-		"sqs-queue":       grants("sqs:SendMessage", "arn:aws:sqs:eu-west-1:123456789012:jobs"),
-		"s3-key-quoted":   grants("s3:GetObject", `arn:aws:s3:::releases/a<b>&"c"\d é`),
-		"s3-kms-key":      grants("s3:PutObject", uploads).with("kms_key", key),
-		"kms-action":      grants("kms:Decrypt", key),
-		"bound-source-ip": bound,
+		"s3-prefix":        grants("s3:PutObject", uploads),
+		"s3-bucket":        grants("s3:ListBucket", "arn:aws:s3:::releases"),
+		"sqs-queue":        grants("sqs:SendMessage", "arn:aws:sqs:eu-west-1:123456789012:jobs"),
+		"s3-key-quoted":    grants("s3:GetObject", `arn:aws:s3:::releases/a<b>&"c"\d é`),
+		"s3-kms-key":       grants("s3:PutObject", uploads).with("kms_key", key),
+		"dynamodb-kms-key": grants("dynamodb:UpdateTable", "arn:aws:dynamodb:eu-west-1:123456789012:table/orders").with("kms_key", key),
+		"kms-action":       grants("kms:Decrypt", key),
+		"bound-source-ip":  bound,
 		"conditions": grants("s3:PutObject", uploads).when(object{
 			"StringEquals": object{"s3:x-amz-server-side-encryption": []any{"aws:kms", "AES256"}},
 			"Bool":         object{"aws:SecureTransport": "true"},
