@@ -149,7 +149,8 @@ func TestCompileRefuses(t *testing.T) {
 		"another action's key":     {account, upload.when(object{"StringEquals": object{"s3:prefix": "a"}}), "conditions", "s3:prefix"},
 		"operator of another type": {account, upload.when(object{"NumericLessThan": object{"aws:PrincipalTag/team": "1"}}), "conditions", "String"},
 		"a set of one":             {account, upload.when(object{"ForAllValues:StringEquals": object{"aws:PrincipalTag/team": "a"}}), "conditions", "several values"},
-		"one of a set":             {account, upload.when(object{"StringEquals": object{"aws:TagKeys": "a"}}), "conditions", "ForAnyValue"},
+		"one of a set":             {account, upload.when(object{"StringEquals": object{"aws:CalledVia": "a"}}), "conditions", "ForAnyValue"},
+		"tags of no request":       {account, upload.when(object{"StringNotEquals": object{"aws:RequestTag/env": "prod"}}), "conditions", "carries no such key"},
 		"the engine's end":         {account, upload.when(object{"DateLessThan": object{"aws:CurrentTime": "2030-01-01T00:00:00Z"}}), "conditions", "ttl"},
 		"the engine's end, case":   {account, upload.when(object{"DateLessThan": object{"AWS:currenttime": "2030-01-01T00:00:00Z"}}), "conditions", "ttl"},
 		"the engine's account":     {account, upload.when(object{"StringEquals": object{"aws:resourceaccount": "210987654321"}}), "conditions", "resource_account"},
@@ -162,6 +163,23 @@ func TestCompileRefuses(t *testing.T) {
 		var refusal *invalid.Error
 		if !errors.As(err, &refusal) || refusal.Field != test.field || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: got %v, want a refusal of %s that says %q", name, err, test.field, test.says)
+		}
+	}
+}
+
+// Keys of the action, of its resource in the action and of the resource's type.
+func TestConditionKeys(t *testing.T) {
+	account := testAccount(t, "123456789012", "aws")
+	queue := "arn:aws:sqs:eu-west-1:123456789012:jobs"
+	for _, role := range []role{
+		grants("kms:Decrypt", key).when(object{"ForAnyValue:StringEquals": object{"kms:ResourceAliases": "alias/app"}, "StringEquals": object{"kms:EncryptionContext:app": "x"}}),
+		grants("s3:GetObject", uploads).when(object{"StringEquals": object{"s3:ExistingObjectTag/env": "prod"}}),
+		grants("ecr:BatchGetImage", "arn:aws:ecr:eu-west-1:123456789012:repository/app").when(object{"StringEquals": object{"ecr:ResourceTag/env": "prod"}}),
+		grants("sqs:SendMessage", queue).when(object{"StringEquals": object{"aws:ResourceTag/env": "prod"}}),
+		grants("sqs:TagQueue", queue).when(object{"ForAllValues:StringEquals": object{"aws:TagKeys": "env"}, "StringEquals": object{"aws:RequestTag/env": "prod"}}),
+	} {
+		if _, err := role.compile(t, account); err != nil {
+			t.Errorf("%s with %v: %v", role.Action, role.Conditions, err)
 		}
 	}
 }
