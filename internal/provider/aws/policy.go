@@ -2,7 +2,7 @@ package aws
 
 import (
 	"fmt"
-	"strings"
+	"unicode/utf8"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -127,7 +127,7 @@ func texts(arns []scope.ARN) []string {
 // checkSize refuses a policy that IAM would not take, and says what of it could
 // be shorter.
 func (g grant) checkSize(policy provider.Policy) error {
-	size := len([]rune(strings.Join(strings.Fields(string(policy)), "")))
+	size := utf8.RuneCountInString(string(policy)) // all white space in it is part of a name
 	if size <= maxPolicy {
 		return nil
 	}

@@ -137,6 +137,7 @@ func TestCompileRefuses(t *testing.T) {
 		"unknown credential":       {account, upload.with("credential_type", "root"), "credential_type", "iam_user"},
 		"boundary, not an ARN":     {account, upload.with("permissions_boundary_arn", "admin"), "permissions_boundary_arn", "arn:aws:iam::"},
 		"too long":                 {account, grants("s3:PutObject", "arn:aws:s3:::releases/"+strings.Repeat("x", 900)), "resource", "2048"},
+		"too long, with spaces":    {account, grants("s3:PutObject", "arn:aws:s3:::releases/"+strings.Repeat("x ", 400)+"x"), "resource", "2048"},
 		"odd resource_account":     {account, upload.with("resource_account", "12"), "resource_account", "12 digits"},
 		"kms alias":                {account, upload.with("kms_key", "arn:aws:kms:eu-west-1:123456789012:alias/app"), "kms_key", "alias"},
 		"kms wildcard":             {account, upload.with("kms_key", "arn:aws:kms:eu-west-1:123456789012:key/*"), "kms_key", "key"},
