@@ -67,18 +67,30 @@ func conditionKey(action catalog.Action, found resolved, name string) (catalog.C
 // is a negated one.
 var ofTags = []string{"aws:RequestTag/${TagKey}", "aws:ResourceTag/${TagKey}", "aws:TagKeys"}
 
-// keysOf lists the keys of the action, and of the type of its resource.
+// keysOf lists the keys of the action, and of the type of its resource. Where AWS
+// judges a call on several, each judgement sees the keys of one resource: a
+// condition on what another one's lacks would never be met.
 func keysOf(action catalog.Action, found resolved) []string {
-	keys := slices.Clone(action.ConditionKeys)
+	keys := keysOfType(action, found.Type)
+	for _, companion := range found.CompanionTypes {
+		carried := keysOfType(action, companion)
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !slices.Contains(carried, key) })
+	}
+	keys = append(keys, action.ConditionKeys...)
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// keysOfType lists the keys that come with a resource of the type.
+func keysOfType(action catalog.Action, name string) []string {
+	kind, _ := serviceOf(action).ResourceType(name)
+	keys := slices.Clone(kind.ConditionKeys)
 	for _, use := range action.Resources {
-		if use.Type == found.Type {
+		if use.Type == name {
 			keys = append(keys, use.ConditionKeys...)
 		}
 	}
-	kind, _ := serviceOf(action).ResourceType(found.Type)
-	keys = append(keys, kind.ConditionKeys...)
-	slices.Sort(keys)
-	return slices.Compact(keys)
+	return keys
 }
 
 // unsuited says why an operator does not suit a key of that type, empty where it

@@ -155,10 +155,12 @@ func TestCompileRefuses(t *testing.T) {
 		"the engine's end":         {account, upload.when(object{"DateLessThan": object{"aws:CurrentTime": "2030-01-01T00:00:00Z"}}), "conditions", "ttl"},
 		"the engine's end, case":   {account, upload.when(object{"DateLessThan": object{"AWS:currenttime": "2030-01-01T00:00:00Z"}}), "conditions", "ttl"},
 		"the engine's account":     {account, upload.when(object{"StringEquals": object{"aws:resourceaccount": "210987654321"}}), "conditions", "resource_account"},
-		"address twice":            {account, bound, "conditions", "bound_source_ip"},
-		"companion too many":       {account, grants("s3:PutObject", uploads, "arn:aws:s3:::releases"), "companion_resources", "leave it out"},
-		"not a companion's ARN":    {account, grants("s3:PutObject", uploads, "releases"), "companion_resources", "arn:"},
-		"policy variable":          {account, upload.when(object{"StringEquals": object{"aws:PrincipalTag/team": "a"}, "Null": object{"aws:PrincipalTag/team": "maybe"}}), "conditions", "Null"},
+		"a companion's lack": {account, grants("rds:RestoreDBInstanceFromS3", "arn:aws:rds:eu-west-1:123456789012:db:app", "arn:aws:rds:eu-west-1:123456789012:og:a", "arn:aws:rds:eu-west-1:123456789012:pg:a", "arn:aws:rds:eu-west-1:123456789012:subgrp:a").
+			when(object{"StringEquals": object{"rds:DatabaseEngine": "mysql"}}), "conditions", "carries no such key"},
+		"address twice":         {account, bound, "conditions", "bound_source_ip"},
+		"companion too many":    {account, grants("s3:PutObject", uploads, "arn:aws:s3:::releases"), "companion_resources", "leave it out"},
+		"not a companion's ARN": {account, grants("s3:PutObject", uploads, "releases"), "companion_resources", "arn:"},
+		"policy variable":       {account, upload.when(object{"StringEquals": object{"aws:PrincipalTag/team": "a"}, "Null": object{"aws:PrincipalTag/team": "maybe"}}), "conditions", "Null"},
 	} {
 		_, err := test.role.compile(t, test.account)
 		var refusal *invalid.Error
