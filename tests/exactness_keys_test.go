@@ -42,8 +42,15 @@ func proveKeys(t *testing.T, m *mount) []subject {
 			}
 			known++
 			role := roles.Role{Action: action, Resource: encrypted[prefix]}
-			if action.Name == "dynamodb:GetRecords" {
+			switch action.Name {
+			case "dynamodb:GetRecords":
 				role.Resource += "/stream/2026-01-01T00:00:00.000"
+			case "dynamodb:RestoreTableFromBackup":
+				role.Companions = []string{role.Resource + "/backup/0123"}
+			case "kinesis:SubscribeToShard":
+				role.Resource += "/consumer/app:1"
+			case "secretsmanager:CreateSecret":
+				role.Resource = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:app/*"
 			}
 			if escalation, escalates := catalog.EscalationOf(action); escalates && escalation.Verdict == catalog.Refuse {
 				role.AllowEscalation = true
@@ -59,7 +66,7 @@ func proveKeys(t *testing.T, m *mount) []subject {
 			}
 		}
 	}
-	if len(subjects) < 30 {
+	if len(subjects)*10 < known*9 {
 		t.Errorf("%d roles with a key make no proof", len(subjects))
 	}
 	c := newCourt(t)
@@ -79,16 +86,15 @@ func keyAsks(s *subject) []ask {
 	service := strings.NewReplacer("{region}", "eu-west-1", "*", "eu-west-1").Replace(needed.ViaService)
 	contexts := encryptionContexts(s, needed)
 	use := func(kind, action, key string, context judge.Context) ask {
-		asked := s.ask(kind, action, key).with(kind, "kms:ViaService", service)
+		asked := s.ask(kind, action, key)
 		known, _ := catalog.Find(action)
 		maps.Copy(asked.context, context)
-		for name := range context {
-			if !carries(known, key, name) {
+		asked.context["kms:ViaService"] = []string{service}
+		asked.context["kms:GrantIsForAWSResource"] = []string{"true"}
+		for name := range asked.context {
+			if strings.HasPrefix(name, "kms:") && !carries(known, key, name) {
 				asked.context[name] = nil
 			}
-		}
-		if action == "kms:CreateGrant" {
-			asked.context["kms:GrantIsForAWSResource"] = []string{"true"}
 		}
 		return asked
 	}
@@ -104,7 +110,7 @@ func keyAsks(s *subject) []ask {
 		for name, values := range contexts[0] {
 			known, _ := catalog.Find(action)
 			if values[0] != unknown && carries(known, anyKey, name) {
-				other := use("", action, anyKey, contexts[0]).with("the key for another resource", name, values[0]+"2")
+				other := use("", action, anyKey, contexts[0]).with("the key for another resource", name, "x"+values[0])
 				other.ambient = true
 				all = append(all, other)
 			}

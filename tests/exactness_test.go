@@ -18,6 +18,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/judge"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/roles"
 )
 
@@ -45,7 +46,7 @@ type subject struct {
 // grant has to be denied, whatever the resource's own policy says.
 func TestExactness(t *testing.T) {
 	m := nameMount(t)
-	m.enable(&api.MountInput{Type: "vault-plugin-secrets-precision"})
+	m.enable(&api.MountInput{Type: lab.PluginName})
 	m.write("config/prod", m.cloudConfig())
 
 	subjects := accepted(t, m, roles.Generate(seed))
@@ -222,6 +223,15 @@ func (s subject) ask(kind, action, resource string) ask {
 	if s.BoundSourceIP {
 		asked.context["aws:SourceIp"] = []string{loopback}
 	}
+	if roles.ServiceOf(action) == "kms" {
+		asked.context["kms:ViaService"] = nil
+		if needed, _ := catalog.EncryptionOf(s.Action.Name); s.key != "" {
+			asked.context["kms:GrantIsForAWSResource"] = nil
+			for _, pair := range needed.Context {
+				asked.context["kms:EncryptionContext:"+pair.Key] = nil
+			}
+		}
+	}
 	known, _ := catalog.Find(action)
 	for _, condition := range s.Conditions {
 		switch {
@@ -230,15 +240,6 @@ func (s subject) ask(kind, action, resource string) ask {
 			asked.context[condition.Key] = condition.Met
 		default:
 			asked.context[condition.Key] = nil
-		}
-	}
-	if roles.ServiceOf(action) == "kms" {
-		asked.context["kms:ViaService"] = nil
-		if needed, _ := catalog.EncryptionOf(s.Action.Name); s.key != "" {
-			asked.context["kms:GrantIsForAWSResource"] = nil
-			for _, pair := range needed.Context {
-				asked.context["kms:EncryptionContext:"+pair.Key] = nil
-			}
 		}
 	}
 	return asked

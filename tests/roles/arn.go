@@ -102,14 +102,10 @@ func Instance(granted string) string {
 // Sibling is a resource beside a granted one, and how it differs.
 type Sibling struct{ Kind, ARN string }
 
-// Siblings are resources that a grant must not reach.
+// Siblings are resources that a grant must not reach: one part of the name
+// changed at a time, from the partition to the last character.
 func Siblings(granted string) []Sibling {
 	parts := strings.SplitN(granted, ":", 6)
-	with := func(at int, text string) string {
-		changed := append([]string(nil), parts...)
-		changed[at] = text
-		return Instance(strings.Join(changed, ":"))
-	}
 	prefix, wild := strings.CutSuffix(granted, "*")
 	var all []Sibling
 	add := func(kind, arn string) {
@@ -117,39 +113,62 @@ func Siblings(granted string) []Sibling {
 			all = append(all, Sibling{kind, arn})
 		}
 	}
+	with := func(kind string, at int, text string) {
+		changed := append([]string(nil), parts...)
+		changed[at] = text
+		add(kind, Instance(strings.Join(changed, ":")))
+	}
+	with("another partition", 1, "aws-cn")
 	if parts[3] != "" {
-		add("another region", with(3, "eu-central-1"))
+		with("another region", 3, "eu-central-1")
 	}
 	if parts[4] != "" {
-		add("another account", with(4, Other))
+		with("another account", 4, Other)
 	}
-	add("another partition", with(1, "aws-cn"))
-	if !wild {
-		add("a longer name", granted+"2")
-		add("a name below it", granted+"/x")
-		add("a part of the name", granted[:len(granted)-1])
-		add("another name", granted[:len(granted)-1]+"_")
-		add("a name before it", with(5, "x"+parts[5]))
-	} else {
-		// app/* has the siblings app2/x, app and app/, of which S3 knows the last.
-		bare := strings.TrimRight(prefix, "/:")
-		separator := prefix[len(bare):]
-		add("a longer name", bare+"2"+separator+"x1")
-		add("the container", bare)
-		add("a part of the name", bare[:len(bare)-1]+separator+"x1")
-		add("another name", bare[:len(bare)-1]+"_"+separator+"x1")
-		add("a name beside it", bare+"x1")
-	}
-	if at := strings.LastIndexAny(strings.TrimRight(parts[5], "/:*"), "/:"); at > 0 {
-		add("the parent", with(5, parts[5][:at]))
-		add("another child of the parent", with(5, parts[5][:at+1]+"other"))
-	}
-	if at := strings.IndexAny(parts[5], "/:"); at > 0 {
-		// Another container: of the second part where the first is a type's name.
-		if next := strings.IndexAny(parts[5][at+1:], "/:"); next > 0 {
-			at += 1 + next
+	name := parts[5]
+	for _, at := range segments(name) {
+		start, end := at[0], at[1]
+		segment := name[start:end]
+		kind := "a container that "
+		if end == len(name) {
+			kind = "a name that "
 		}
-		add("another container", with(5, parts[5][:at]+"2"+parts[5][at:]))
+		if segment == "*" {
+			continue
+		}
+		// app/* has the siblings app2/x, ap/x, ap_/x, APp/x: none of them begins with app/.
+		replace := func(how, segment string) { with(kind+how, 5, name[:start]+segment+name[end:]) }
+		replace("is longer", segment+"2")
+		replace("begins otherwise", "x"+segment)
+		replace("is cut short", segment[:len(segment)-1])
+		replace("ends otherwise", segment[:len(segment)-1]+"_")
+		replace("has another case", segment[:len(segment)-1]+strings.ToUpper(segment[len(segment)-1:]))
+	}
+	add("what is below", granted+"/x")
+	bare := strings.TrimRight(prefix, "/:")
+	add("the container", bare)
+	if wild {
+		add("a name beside the container", bare+"x1")
+	}
+	if at := strings.LastIndexAny(bare, "/:"); at > len(granted)-len(name) {
+		add("the parent", bare[:at])
+		add("another child of the parent", bare[:at+1]+"other")
+	}
+	return all
+}
+
+// segments are where the parts of a name begin and end that "/" and ":" separate.
+func segments(name string) [][2]int {
+	var all [][2]int
+	start := 0
+	for i := range len(name) + 1 {
+		if i < len(name) && name[i] != '/' && name[i] != ':' {
+			continue
+		}
+		if i > start {
+			all = append(all, [2]int{start, i})
+		}
+		start = i + 1
 	}
 	return all
 }

@@ -106,6 +106,9 @@ func (d drawer) ofAction(service catalog.Service, role Role) (Condition, bool) {
 		return Condition{}, false // the judge knows no bucket whose tags count, and refuses it
 	}
 	key, known := service.ConditionKey(name)
+	if prefix, _, _ := strings.Cut(name, ":"); prefix != service.Prefix && prefix != "aws" {
+		return Condition{}, false // the judge does not know the keys of another service
+	}
 	if !known || strings.EqualFold(name, "aws:ResourceAccount") {
 		return Condition{}, false
 	}

@@ -72,7 +72,7 @@ var popular = []string{"dynamodb", "ec2", "ecr", "events", "iam", "kinesis", "km
 
 // Generate draws roles; the same ones for the same seed.
 func Generate(seed uint64) []Role {
-	const each, ofPopular = 2, 16
+	const each, ofPopular = 1, 20
 	draw := drawer{rand.New(rand.NewPCG(seed, 0))}
 	var all []Role
 	for _, prefix := range catalog.Services() {
@@ -86,14 +86,14 @@ func Generate(seed uint64) []Role {
 		if slices.Contains(popular, prefix) {
 			count = ofPopular
 		}
-		// Half of them on what may have a wildcard, where there is something.
-		chosen := slices.DeleteFunc(slices.Clone(actions), func(action catalog.Action) bool {
+		// Up to half of them, where there are as many, on what may have a wildcard.
+		wild := slices.DeleteFunc(slices.Clone(actions), func(action catalog.Action) bool {
 			return rank(action) > 0 || !slices.ContainsFunc(action.Resources, func(use catalog.ResourceUse) bool { return widens(service, use.Type) })
 		})
-		chosen = slices.Clone(chosen[:min(count/2, len(chosen))])
+		chosen := wild[:min((count+1)/2, len(wild))]
 		for _, action := range actions {
 			if len(chosen) < count && !slices.ContainsFunc(chosen, func(other catalog.Action) bool { return other.Name == action.Name }) {
-				chosen = append(chosen, action)
+				chosen = append(slices.Clip(chosen), action)
 			}
 		}
 		for _, action := range chosen {
@@ -142,7 +142,7 @@ func (d drawer) role(service catalog.Service, action catalog.Action) Role {
 			break
 		}
 		name := types[d.IntN(len(types))]
-		if at := slices.IndexFunc(types, func(name string) bool { return widens(service, name) }); at >= 0 && d.IntN(3) > 0 {
+		if at := slices.IndexFunc(types, func(name string) bool { return widens(service, name) }); at >= 0 && d.IntN(4) > 0 {
 			name = types[at]
 		}
 		kind, known := service.ResourceType(name)
@@ -156,7 +156,7 @@ func (d drawer) role(service catalog.Service, action catalog.Action) Role {
 			continue
 		}
 		role.Resource = d.widen(text, arn)
-		if name == "log-group" && service.Prefix == "logs" && !strings.HasSuffix(role.Resource, ":*") && !strings.Contains(action.Name, "Tag") {
+		if name == "log-group" && service.Prefix == "logs" && !strings.HasSuffix(role.Resource, ":*") && !slices.Contains(bareLogGroup, action.Name) {
 			role.Resource += ":*" // which is what AWS compares with
 		}
 	}
@@ -171,6 +171,10 @@ func (d drawer) role(service catalog.Service, action catalog.Action) Role {
 	}
 	return role
 }
+
+// bareLogGroup are the actions that AWS compares with a log group's name alone.
+// https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/iam-access-control-overview-cwl.html
+var bareLogGroup = []string{"logs:ListTagsForResource", "logs:TagResource", "logs:UntagResource"}
 
 func anyTypes(action catalog.Action) []string {
 	var types []string
