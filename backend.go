@@ -83,6 +83,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			b.pathPreview(),
 			b.pathCheck(),
 			b.pathCatalog(),
+			b.pathMetrics(),
 		),
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{

@@ -23,6 +23,7 @@ func TestPathHelp(t *testing.T) {
 		"catalog":             {"every AWS action"},
 		"catalog/s3":          {"service (string)"},
 		"catalog/s3/x":        {"action (string)"},
+		"metrics":             {"format (string)", "format=prometheus"},
 	} {
 		output, err := servers.Vault.Command(t.Context(), "path-help", m.path+"/"+path).CombinedOutput()
 		if err != nil {
@@ -76,7 +77,7 @@ func TestOpenAPI(t *testing.T) {
 		"precision-list-catalog-actions", "precision-list-catalog-services", "precision-list-roles", "precision-list-targets",
 		"precision-preview-credentials", "precision-preview-credentials-for-task",
 		"precision-read-catalog", "precision-read-catalog-action", "precision-read-catalog-service",
-		"precision-read-role", "precision-read-target", "precision-write-role", "precision-write-target",
+		"precision-read-metrics", "precision-read-role", "precision-read-target", "precision-write-role", "precision-write-target",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("operations %v, want %v", names, want)

@@ -42,7 +42,8 @@ type Sweeper struct {
 
 	running         atomic.Bool
 	mu              sync.Mutex
-	tries           map[string]try // by grant, of those that failed
+	tries           map[string]try   // by grant, of those that failed
+	away            map[string]error // by target, of those that did not answer in this sweep
 	packed, retired time.Time
 }
 
@@ -67,8 +68,13 @@ func (s *Sweeper) Nudge(storage logical.Storage) {
 	}
 	s.Grants.Behind(func(ctx context.Context) {
 		defer s.running.Store(false)
-		if result := s.sweep(ctx, storage); result != (Result{}) {
-			s.Log.Info("swept", "ended", result.Ended, "failed", result.Failed, "packed", result.Packed, "retired", result.Retired)
+		started := s.Grants.Now()
+		result := s.sweep(ctx, storage)
+		ended := s.Grants.Now()
+		took := ended.Sub(started)
+		s.Grants.Metrics.Swept(ended, took, result.Ended, result.Failed, result.Packed, result.Retired)
+		if result != (Result{}) {
+			s.Log.Info("swept", "ended", result.Ended, "failed", result.Failed, "packed", result.Packed, "retired", result.Retired, "took", took)
 		}
 	})
 }
@@ -81,6 +87,7 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) Result {
 		return result
 	}
 	now, index := s.Grants.Now(), s.Grants.Index
+	s.away = map[string]error{}
 	s.endAll(ctx, storage, s.unended(now), &result)
 	for ctx.Err() == nil {
 		overdue := index.Overdue(atOnce, now)
@@ -138,14 +145,28 @@ func (s *Sweeper) endAll(ctx context.Context, storage logical.Storage, grants []
 	all.Wait()
 }
 
+// end ends a grant. A target that has not answered is not asked again in this
+// sweep: the others' grants would wait for it.
 func (s *Sweeper) end(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
+	s.mu.Lock()
+	err := s.away[grant.Target]
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	target, err := s.Open(ctx, storage, grant)
 	if err != nil {
 		return err
 	}
-	return s.Grants.End(ctx, storage, lifecycle.EndOrder{
+	err = s.Grants.End(ctx, storage, lifecycle.EndOrder{
 		Provider: target, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: ledger.Swept, Unasked: true,
 	})
+	if lifecycle.Unanswered(err) {
+		s.mu.Lock()
+		s.away[grant.Target] = err
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // again has a grant tried again.
@@ -157,11 +178,19 @@ func (s *Sweeper) again(grant ledger.Grant, err error) {
 		s.tries = map[string]try{}
 	}
 	tried := s.tries[grant.ID]
-	tried.pause = min(max(2*tried.pause, firstPause), lastPause)
+	if lifecycle.Unanswered(err) { // such a target is spared already, and this is of all its grants
+		tried.pause = max(tried.pause, firstPause)
+	} else {
+		tried.pause = min(max(2*tried.pause, firstPause), lastPause)
+	}
 	tried.next = s.Grants.Now().Add(tried.pause)
 	s.tries[grant.ID] = tried
 	s.Grants.Index.Retry(grant.ID, tried.next)
-	s.Log.Warn("a grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "expires_at", grant.ExpiresAt, "again_in", tried.pause, "error", err)
+	level := hclog.Warn
+	if unavailable := new(lifecycle.UnavailableError); errors.As(err, &unavailable) {
+		level = hclog.Debug // that its target does not answer has been said
+	}
+	s.Log.Log(level, "a grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt, "again_in", tried.pause, "error", err)
 }
 
 // pack packs the buckets that have gone by and of which nothing remains to be

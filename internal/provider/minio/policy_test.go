@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -100,5 +101,55 @@ func TestCheck(t *testing.T) {
 		if err != nil || verdict.Allowed != test.allowed {
 			t.Errorf("%s: %+v, %v", name, verdict, err)
 		}
+	}
+}
+
+// What MinIO does not tell apart is allowed, and what is no action is no question.
+func TestCheckKnowsWhatMinIODoesNotTellApart(t *testing.T) {
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	ask := func(granted, asked, resource string) (provider.Verdict, error) {
+		one, err := scope.New(granted, resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy, err := store.Compile(one, provider.Bounds{ExpiresAt: now.Add(time.Minute)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store.(provider.Checker).Check(policy, provider.Question{Action: asked, Resource: resource, Time: now})
+	}
+	for asked, granted := range comesWith {
+		resource := "arn:aws:s3:::releases"
+		if strings.Contains(granted, "Object") {
+			resource += "/app/1"
+		}
+		if verdict, err := ask(granted, asked, resource); err != nil || !verdict.Allowed {
+			t.Errorf("%s of one who has %s: %+v, %v", asked, granted, verdict, err)
+		}
+	}
+	for _, asked := range []string{"s3:HeadObject", "s3:ListObjectsV2", "s3:Nothing", "s3:getobject*"} {
+		var refusal *invalid.Error
+		if verdict, err := ask("s3:GetObject", asked, "arn:aws:s3:::releases/app/1"); !errors.As(err, &refusal) || refusal.Field != "action" {
+			t.Errorf("%s: %+v, %v", asked, verdict, err)
+		}
+	}
+}
+
+// What is too large for a session is known when the role is written.
+func TestTooLargeIsToldApart(t *testing.T) {
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	granted, err := scope.New("s3:PutObject", "arn:aws:s3:::releases/"+strings.Repeat("x", 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Compile(granted, provider.Bounds{}); !errors.Is(err, scope.ErrTooLarge) {
+		t.Errorf("got %v", err)
 	}
 }
