@@ -14,7 +14,7 @@ import (
 // to allow a request, so that the grant works where the resource's policy lets
 // it in, and a resource of the same name in the credential's own account must
 // not do instead.
-func proveAccounts(t *testing.T, m *mount) {
+func proveAccounts(t *testing.T, m *mount) []subject {
 	var subjects []subject
 	for i, pair := range [][2]string{
 		{"s3:PutObject", "arn:aws:s3:::releases/app/*"},
@@ -42,4 +42,5 @@ func proveAccounts(t *testing.T, m *mount) {
 	}, always)
 	c.try(subjects, grantAsks, func(set setting) bool { return set.resourcePolicy != "" })
 	t.Log(c.line())
+	return subjects
 }

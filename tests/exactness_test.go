@@ -52,7 +52,7 @@ func TestExactness(t *testing.T) {
 	subjects := accepted(t, m, roles.Generate(seed))
 	t.Run("grants", func(t *testing.T) { proveGrants(t, subjects) })
 	t.Run("services", func(t *testing.T) { proveServices(t, subjects) })
-	t.Run("accounts", func(t *testing.T) { proveAccounts(t, m) })
+	t.Run("accounts", func(t *testing.T) { subjects = append(subjects, proveAccounts(t, m)...) })
 	t.Run("keys", func(t *testing.T) { subjects = append(subjects, proveKeys(t, m)...) })
 	t.Run("check", func(t *testing.T) { proveCheck(t, m, subjects) })
 }
