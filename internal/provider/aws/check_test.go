@@ -28,7 +28,7 @@ func TestCheck(t *testing.T) {
 		"everybody's bucket":  {upload, provider.Question{Action: "s3:DeleteObject", Resource: object, ResourcePolicy: open(`"*"`)}, "ExplicitlyDenied", "statement 2"},
 		"nobody forbids it":   {upload, provider.Question{Action: "sts:GetCallerIdentity", Resource: "*"}, "Allowed", "no policy forbids it"},
 		"nor this":            {upload, provider.Question{Action: "sts:GetSessionToken", Resource: "*"}, "Allowed", "no policy forbids it"},
-		"a bucket that moved": {upload, provider.Question{Action: "s3:PutObject", Resource: object, Context: map[string][]string{"aws:resourceAccount": {theirs}}, ResourcePolicy: open(`"*"`)}, "", ""},
+		"a bucket that moved": {upload, provider.Question{Action: "s3:PutObject", Resource: object, Context: map[string][]string{"aws:resourceAccount": {theirs}}, ResourcePolicy: open(`"*"`)}, "ExplicitlyDenied", "statement 5"},
 		"another account's":   {upload.with("resource_account", theirs), provider.Question{Action: "s3:PutObject", Resource: object, ResourcePolicy: open(`{"AWS":"123456789012"}`)}, "Allowed", "resource policy of the other account"},
 		"which has to agree":  {upload.with("resource_account", theirs), provider.Question{Action: "s3:PutObject", Resource: object}, "ImplicitlyDenied", "no resource policy"},
 		"what is not known":   {upload.when(map[string]any{"StringEquals": map[string]any{"aws:SourceVpc": "vpc-1"}}), provider.Question{Action: "s3:PutObject", Resource: object}, "ExplicitlyDenied", "aws:SourceVpc, which the request does not have"},
