@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -28,6 +29,7 @@ type Order struct {
 	TTL         time.Duration   // at least 1 s
 	EntityID    string
 	DisplayName string
+	Accessor    string // of the caller's token
 	// Limit refuses, if set, a grant for which there is no room among those that
 	// live. It is called while nothing else is admitted, and must be quick.
 	Limit func(ledger.Counts) error
@@ -92,9 +94,13 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	if err := m.lane(order.Target).Refuses(circuit.Mint); err != nil { // before anything is written
 		return Issued{}, unavailable(order.Target, err)
 	}
+	own, err := m.LedgerID(ctx, storage)
+	if err != nil {
+		return Issued{}, err
+	}
 	id := ledger.NewID(expiresAt)
 	handle, err := order.Provider.Prepare(provider.Grant{
-		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, Options: order.Bounds.Options,
+		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, ExpiresAt: expiresAt, Options: order.Bounds.Options,
 	})
 	if err != nil {
 		return Issued{}, err
@@ -102,9 +108,10 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	grant := ledger.Grant{
 		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Base: baseOf(order.Provider, handle),
 		Role: order.Role, Task: order.Task, Action: order.Scope.Action(), Resource: order.Scope.Resource(),
-		EntityID: order.EntityID, DisplayName: order.DisplayName,
+		EntityID: order.EntityID, DisplayName: order.DisplayName, Accessor: order.Accessor,
 		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
 	}
+	order.describe(&grant)
 	if err := m.record(ctx, storage, grant, order); err != nil {
 		return Issued{}, err
 	}
@@ -143,6 +150,30 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	lease := max(remaining.Truncate(time.Second), time.Second)
 	m.Log.Info("grant issued", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt)
 	return Issued{Grant: grant, Policy: policy, Credential: credential, Lease: lease}, nil
+}
+
+// describe writes down what else the order narrows the grant to.
+func (o Order) describe(grant *ledger.Grant) {
+	for _, companion := range o.Scope.Companions() {
+		grant.Companions = append(grant.Companions, companion.String())
+	}
+	if conditions := o.Scope.Conditions(); len(conditions) > 0 {
+		block := map[string]map[string][]string{}
+		for _, condition := range conditions {
+			if block[condition.Operator] == nil {
+				block[condition.Operator] = map[string][]string{}
+			}
+			block[condition.Operator][condition.Key] = condition.Values
+		}
+		text, err := json.Marshal(block)
+		if err != nil {
+			panic(err) // strings can always be marshalled
+		}
+		grant.Conditions = string(text)
+	}
+	if o.Bounds.SourceIP.IsValid() {
+		grant.SourceIP = o.Bounds.SourceIP.String()
+	}
 }
 
 // record admits a grant and writes it down.
