@@ -73,11 +73,16 @@ func (w *world) restart() {
 
 func (w *world) issue(ttl time.Duration) lifecycle.Issued {
 	w.t.Helper()
+	return w.issueOn(w.target, "store", ttl)
+}
+
+func (w *world) issueOn(target *providertest.Fake, name string, ttl time.Duration) lifecycle.Issued {
+	w.t.Helper()
 	granted, err := scope.New("s3:PutObject", "arn:aws:s3:::releases/app/*")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	issued, err := w.Grants.Issue(w.t.Context(), w.storage, lifecycle.Order{Provider: w.target, Target: "store", Role: "upload", Scope: granted, TTL: ttl})
+	issued, err := w.Grants.Issue(w.t.Context(), w.storage, lifecycle.Order{Provider: target, Target: name, Role: "upload", Scope: granted, TTL: ttl})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -258,6 +263,58 @@ func TestNudge(t *testing.T) {
 		w.storage.reads.Store(0)
 		if result := unread.sweep(t.Context(), w.storage); result != (Result{}) || w.storage.reads.Load() != 0 {
 			t.Errorf("a sweep before the ledger was read did %+v", result)
+		}
+	})
+}
+
+// The target that does not answer is left alone for the rest of a sweep, and is
+// tried again each minute for as long as it takes; the grants of others end.
+func TestATargetThatDoesNotAnswerIsLeftOut(t *testing.T) {
+	w := newWorld(t)
+	const grants = 100
+	for range grants {
+		w.issue(time.Minute)
+	}
+	var tried atomic.Int32
+	w.target.OnRevoke = func() error { tried.Add(1); return context.DeadlineExceeded }
+	other := &providertest.Fake{}
+	healthy := w.issueOn(other, "other", 3*time.Minute)
+	w.Open = func(_ context.Context, _ logical.Storage, grant ledger.Grant) (provider.Provider, error) {
+		if grant.Target == "other" {
+			return other, nil
+		}
+		return w.target, nil
+	}
+	w.clock = healthy.Grant.ExpiresAt.Add(ledger.SweepDelay)
+	w.want(Result{Ended: 1, Failed: grants})
+	if got := tried.Load(); got == 0 || got > atOnce {
+		t.Errorf("in one sweep the target was tried %d times", got)
+	}
+	for range 10 {
+		w.clock = w.clock.Add(time.Minute)
+		tried.Store(0)
+		w.want(Result{Failed: grants})
+		if got := tried.Load(); got > atOnce {
+			t.Errorf("in one sweep the target was tried %d times", got)
+		}
+	}
+	w.target.OnRevoke = nil
+	w.clock = w.clock.Add(time.Minute)
+	w.want(Result{Ended: grants})
+}
+
+// What a sweep has done is counted.
+func TestSweepsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		issued := w.issue(time.Minute)
+		w.clock = issued.Grant.ExpiresAt.Add(ledger.SweepDelay)
+		for range 2 {
+			w.Nudge(w.storage)
+			synctest.Wait()
+		}
+		if got := w.Grants.Metrics.Snapshot().Sweeps; got.Runs != 2 || got.Ended != 1 || got.Failed != 0 || !got.LastRun.Equal(w.clock) {
+			t.Errorf("counted %+v", got)
 		}
 	})
 }
