@@ -82,6 +82,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			b.pathPreview(),
 			b.pathCheck(),
 			b.pathCatalog(),
+			b.pathMetrics(),
 			b.pathGrants(),
 			b.pathTidy(),
 		),

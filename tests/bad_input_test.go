@@ -97,6 +97,7 @@ func TestBadInput(t *testing.T) {
 		"role: odd kms_key":              {"roles/new", with(role, fields{"target": "prod", "kms_key": "alias/app"}), []string{"kms_key", "alias/app", "arn:aws:kms"}},
 		"role: odd resource_account":     {"roles/new", with(role, fields{"target": "prod", "resource_account": "*"}), []string{"resource_account", "*", "12 digits"}},
 		"role: longest value too long":   {"roles/new", with(role, fields{"target": "prod", "resource": "arn:aws:s3:::releases/{{key}}", "parameters": fields{"key": "[a-z]{1,900}"}}), []string{"resource", "2048", "shorter"}},
+		"role: longest value on MinIO":   {"roles/new", with(role, fields{"resource": "arn:aws:s3:::releases/{{key}}", "parameters": fields{"key": "[a-z]{1,900}"}}), []string{"resource", "2048", "shorter"}},
 		"role: ttl above max_ttl":        {"roles/new", with(role, fields{"ttl": "31m"}), []string{"ttl", "31m", "max_ttl"}},
 		"role: negative ttl":             {"roles/new", with(role, fields{"ttl": "-5m"}), []string{"ttl", "-5m", "one second or more"}},
 		"role: zero ttl":                 {"roles/new", with(role, fields{"ttl": 0}), []string{"ttl", `"0"`, "one second or more"}},

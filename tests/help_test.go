@@ -29,6 +29,7 @@ func TestPathHelp(t *testing.T) {
 		"tidy-config":         {"retention (duration (sec))", "orphan_interval (duration (sec))"},
 		"catalog/s3":          {"service (string)"},
 		"catalog/s3/x":        {"action (string)"},
+		"metrics":             {"format (string)", "format=prometheus"},
 	} {
 		output, err := servers.Vault.Command(t.Context(), "path-help", m.path+"/"+path).CombinedOutput()
 		if err != nil {
@@ -85,7 +86,7 @@ func TestOpenAPI(t *testing.T) {
 		"precision-preview-credentials", "precision-preview-credentials-for-task",
 		"precision-read-catalog", "precision-read-catalog-action", "precision-read-catalog-service",
 		"precision-read-grant", "precision-read-grants", "precision-read-grants-by-entity", "precision-read-grants-by-role", "precision-read-grants-by-target", "precision-read-grants-by-task",
-		"precision-read-role", "precision-read-target", "precision-read-tidy-config", "precision-read-tidy-status",
+		"precision-read-metrics", "precision-read-role", "precision-read-target", "precision-read-tidy-config", "precision-read-tidy-status",
 		"precision-tidy-ledger", "precision-write-role", "precision-write-target", "precision-write-tidy-config",
 	}
 	if !slices.Equal(names, want) {

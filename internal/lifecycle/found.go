@@ -14,12 +14,13 @@ import (
 // none that the ledger knows. The grant is written down as ending first: what
 // then fails is tried again as any other end is.
 func (m *Manager) EndFound(ctx context.Context, storage logical.Storage, target provider.Provider, grant ledger.Grant, found provider.Handle) error {
-	return m.act(ctx, grant.ID, false, func(ctx context.Context) error {
+	order := EndOrder{Provider: target, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: found}
+	return m.act(ctx, order, false, func(ctx context.Context) error {
 		grant.State, grant.EndedAt = ledger.Ending, time.Time{}
 		if err := m.write(ctx, storage, grant); err != nil {
 			return err
 		}
-		if err := m.revoke(ctx, EndOrder{Provider: target, ID: grant.ID, Target: grant.Target, Handle: found}); err != nil {
+		if err := m.revoke(ctx, order); err != nil {
 			return err
 		}
 		grant.State, grant.EndedAt = grant.Ending.State(), m.Now().UTC()

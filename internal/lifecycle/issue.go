@@ -9,13 +9,12 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
-
-// mintTimeout bounds a mint at the target.
-const mintTimeout = 30 * time.Second
 
 // Order is what a caller asked for, checked and admitted.
 type Order struct {
@@ -77,10 +76,23 @@ func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
 // hung up, without a lease and without a revoke; so if ctx has ended by the
 // time the credential exists, the grant is ended at once.
 func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
+	issued, err := m.issue(ctx, storage, order)
+	outcome := outcomeOf(order.Provider, err)
+	if err != nil && ctx.Err() != nil {
+		outcome = telemetry.HungUp
+	}
+	m.Metrics.Count(order.Target, telemetry.Mint, outcome)
+	return issued, err
+}
+
+func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
 	now := m.Now()
 	policy, expiresAt, err := order.Compile(now)
 	if err != nil {
 		return Issued{}, err
+	}
+	if err := m.lane(order.Target).Refuses(circuit.Mint); err != nil { // before anything is written
+		return Issued{}, unavailable(order.Target, err)
 	}
 	own, err := m.LedgerID(ctx, storage)
 	if err != nil {
@@ -104,10 +116,19 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 		return Issued{}, err
 	}
 
-	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTimeout)
-	defer cancel()
-	credential, err := order.Provider.Mint(detached, handle, policy, expiresAt)
-	if err != nil {
+	var credential provider.Credential
+	called := false
+	err = m.call(ctx, order.Target, order.Provider, circuit.Mint, func(ctx context.Context) error {
+		called = true
+		credential, err = order.Provider.Mint(ctx, handle, policy, expiresAt)
+		return err
+	})
+	switch {
+	case err != nil && !called:
+		m.withdraw(ctx, storage, order, grant)
+		return Issued{}, err // which means something to Vault as it is
+	case err != nil:
+		m.Log.Warn("mint failed", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "outcome", outcomeOf(order.Provider, err), "error", err)
 		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, fmt.Errorf("minting on target %q: %w", order.Target, err)
 	}
@@ -180,10 +201,26 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 // sweeper, and dies at the target at its ExpiresAt.
 func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: cause}
-	err := m.act(context.WithoutCancel(ctx), grant.ID, false, func(ctx context.Context) error {
+	err := m.act(context.WithoutCancel(ctx), ended, false, func(ctx context.Context) error {
 		return m.end(ctx, storage, ended, true)
 	})
 	if err != nil {
-		m.Log.Error("abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "why", cause, "error", err)
+		m.Log.Error("an abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", cause, "error", err)
+	}
+}
+
+// withdraw closes the record of a grant that the target was never asked for.
+// What it can't write, the sweeper meets.
+func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant) {
+	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target}
+	err := m.act(context.WithoutCancel(ctx), ended, false, func(ctx context.Context) error {
+		if known, err := m.find(ctx, storage, grant.ID); err == nil && known.Finished() {
+			return nil // somebody has ended it meanwhile
+		}
+		grant.State, grant.Ending, grant.EndedAt = ledger.Failed, ledger.MintFailed, m.Now().UTC()
+		return m.write(ctx, storage, grant)
+	})
+	if err != nil {
+		m.Log.Error("a grant that was not minted could not be withdrawn", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "error", err)
 	}
 }

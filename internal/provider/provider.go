@@ -93,6 +93,7 @@ type Question struct {
 	SourceIP         netip.Addr          // invalid where it is not known
 	Context          map[string][]string // further condition keys
 	ResourcePolicy   string              // of the resource; empty for none
+	Options          Settings            // of the role whose credential is asked about
 }
 
 // Verdict says what the target would answer.

@@ -48,7 +48,8 @@ type Sweeper struct {
 	asked       atomic.Bool // all steps are to be taken, whenever they were taken last
 	mu          sync.Mutex
 	tries       map[string]try    // by grant, of those that failed
-	unreachable map[string]string // of those, the targets that aren't there
+	away        map[string]error  // by target, of those that did not answer in this sweep
+	unreachable map[string]string // of the grants that failed, the targets that aren't there
 	status      Status
 	due         struct{ pack, retire, orphans time.Time }
 }
@@ -94,8 +95,13 @@ func (s *Sweeper) begin(storage logical.Storage) bool {
 	}
 	s.Grants.Behind(func(ctx context.Context) {
 		for {
-			if result := s.sweep(ctx, storage); result != (Result{}) {
-				s.Log.Info("swept", "ended", result.Ended, "failed", result.Failed, "packed", result.Packed, "retired", result.Retired, "orphans", result.Orphans)
+			started := s.Grants.Now()
+			result := s.sweep(ctx, storage)
+			ended := s.Grants.Now()
+			took := ended.Sub(started)
+			s.Grants.Metrics.Swept(ended, took, result.Ended, result.Failed, result.Packed, result.Retired)
+			if result != (Result{}) {
+				s.Log.Info("swept", "ended", result.Ended, "failed", result.Failed, "packed", result.Packed, "retired", result.Retired, "orphans", result.Orphans, "took", took)
 			}
 			s.running.Store(false)
 			if ctx.Err() != nil || !s.asked.Load() || !s.Grants.Ready() || !s.running.CompareAndSwap(false, true) {
@@ -113,6 +119,7 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		return result
 	}
 	now, asked := s.Grants.Now(), s.asked.Swap(false)
+	s.away = map[string]error{}
 	defer s.note(func(status *Status) { status.Step, status.Begun = "", time.Time{} })
 	step := func(name string, due *time.Time, every time.Duration) bool {
 		if ctx.Err() != nil || (!asked && now.Before(*due)) {
@@ -258,14 +265,28 @@ func (o *opener) get(ctx context.Context, storage logical.Storage, grant ledger.
 	return found.provider, found.err
 }
 
+// end ends a grant. A target that has not answered is not asked again in this
+// sweep: the others' grants would wait for it.
 func (s *Sweeper) end(ctx context.Context, storage logical.Storage, open *opener, grant ledger.Grant) error {
+	s.mu.Lock()
+	err := s.away[grant.Target]
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	target, err := open.get(ctx, storage, grant)
 	if err != nil {
 		return err
 	}
-	return s.Grants.End(ctx, storage, lifecycle.EndOrder{
+	err = s.Grants.End(ctx, storage, lifecycle.EndOrder{
 		Provider: target, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: ledger.Swept, Unasked: true,
 	})
+	if lifecycle.Unanswered(err) {
+		s.mu.Lock()
+		s.away[grant.Target] = err
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // again has a grant tried again. One whose target is not there is looked at each
@@ -278,16 +299,20 @@ func (s *Sweeper) again(grant ledger.Grant, err error) {
 		s.tries = map[string]try{}
 	}
 	tried := s.tries[grant.ID]
-	tried.pause = min(max(2*tried.pause, firstPause), lastPause)
 	said := false
-	if errors.Is(err, ErrUnreachable) {
+	switch {
+	case lifecycle.Unanswered(err): // such a target is spared already, and this is of all its grants
+		tried.pause = max(tried.pause, firstPause)
+		delete(s.unreachable, grant.ID)
+	case errors.Is(err, ErrUnreachable):
 		tried.pause = lastPause
 		_, said = s.unreachable[grant.ID]
 		if s.unreachable == nil {
 			s.unreachable = map[string]string{}
 		}
 		s.unreachable[grant.ID] = grant.Target
-	} else {
+	default:
+		tried.pause = min(max(2*tried.pause, firstPause), lastPause)
 		delete(s.unreachable, grant.ID)
 	}
 	tried.next = s.Grants.Now().Add(tried.pause)
@@ -296,7 +321,11 @@ func (s *Sweeper) again(grant ledger.Grant, err error) {
 	if said {
 		return
 	}
-	s.Log.Warn("a grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "expires_at", grant.ExpiresAt, "again_in", tried.pause, "error", err)
+	level := hclog.Warn
+	if unavailable := new(lifecycle.UnavailableError); errors.As(err, &unavailable) {
+		level = hclog.Debug // that its target does not answer has been said
+	}
+	s.Log.Log(level, "a grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt, "again_in", tried.pause, "error", err)
 }
 
 // pack packs the buckets that have gone by and of which nothing remains to be
