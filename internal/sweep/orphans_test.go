@@ -246,7 +246,7 @@ func TestOrphansAreLookedForEachInterval(t *testing.T) {
 // of one look, and ended once it is there and somebody asks.
 func TestUnreachableGrants(t *testing.T) {
 	w := newWorld(t)
-	for range 20 {
+	for range 100 {
 		w.issue(time.Minute)
 	}
 	working, looks := w.Open, 0
@@ -257,8 +257,8 @@ func TestUnreachableGrants(t *testing.T) {
 	w.clock = w.clock.Add(time.Hour)
 	for range 3 {
 		w.want(Result{})
-		if got := w.Status().Unreachable["store"]; got != 20 || looks != 1 {
-			t.Errorf("%d unreachable after %d looks, want 20 and 1", got, looks)
+		if got := w.Status().Unreachable["store"]; got != 100 || looks != 1 {
+			t.Errorf("%d unreachable after %d looks, want 100 and 1", got, looks)
 		}
 	}
 	w.Open = working
@@ -266,7 +266,7 @@ func TestUnreachableGrants(t *testing.T) {
 	w.Run(w.storage)
 	w.idle()
 	w.wantLive(0)
-	if status := w.Status(); len(status.Unreachable) != 0 || status.Again != 0 || status.End.Ended != 20 {
+	if status := w.Status(); len(status.Unreachable) != 0 || status.Again != 0 || status.End.Ended != 100 {
 		t.Errorf("the status says %+v", status)
 	}
 }

@@ -51,6 +51,7 @@ type Sweeper struct {
 	away        map[string]error  // by target, of those that did not answer in this sweep
 	unreachable map[string]string // of the grants that failed, the targets that aren't there
 	status      Status
+	targets     *opener // of this sweep
 	due         struct{ pack, retire, orphans time.Time }
 }
 
@@ -120,6 +121,7 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 	}
 	now, asked := s.Grants.Now(), s.asked.Swap(false)
 	s.away = map[string]error{}
+	s.targets = &opener{open: s.Open, known: map[[2]string]opened{}}
 	defer s.note(func(status *Status) { status.Step, status.Begun = "", time.Time{} })
 	step := func(name string, due *time.Time, every time.Duration) bool {
 		if ctx.Err() != nil || (!asked && now.Before(*due)) {
@@ -216,13 +218,12 @@ func (s *Sweeper) forget() {
 
 func (s *Sweeper) endAll(ctx context.Context, storage logical.Storage, grants []ledger.Grant, result *Result) {
 	turns := make(chan struct{}, atOnce)
-	open := opener{open: s.Open, known: map[[2]string]opened{}}
 	var all sync.WaitGroup
 	for _, grant := range grants {
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
-			err := s.end(ctx, storage, &open, grant)
+			err := s.end(ctx, storage, grant)
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if err == nil {
@@ -240,7 +241,7 @@ func (s *Sweeper) endAll(ctx context.Context, storage logical.Storage, grants []
 	all.Wait()
 }
 
-// opener opens each target once, so that many grants of one that is not there
+// opener opens each target once in a sweep, so that many grants of one that is not there
 // cost one look.
 type opener struct {
 	open  func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error)
@@ -267,14 +268,14 @@ func (o *opener) get(ctx context.Context, storage logical.Storage, grant ledger.
 
 // end ends a grant. A target that has not answered is not asked again in this
 // sweep: the others' grants would wait for it.
-func (s *Sweeper) end(ctx context.Context, storage logical.Storage, open *opener, grant ledger.Grant) error {
+func (s *Sweeper) end(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
 	s.mu.Lock()
 	err := s.away[grant.Target]
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	target, err := open.get(ctx, storage, grant)
+	target, err := s.targets.get(ctx, storage, grant)
 	if err != nil {
 		return err
 	}

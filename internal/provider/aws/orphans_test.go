@@ -29,7 +29,7 @@ func errorAnswer(code string) string {
 }
 
 // markedAt is what Marked finds at an IAM API that answers so.
-func markedAt(t *testing.T, known func(string) bool, answer func(url.Values) (int, string)) (marked []provider.Marked, failed error, calls []string) {
+func markedAt(t *testing.T, known func(string) bool, answer func(url.Values) (int, string)) (marked []provider.Marked, calls []string, failed error) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
 		if err := request.ParseForm(); err != nil {
@@ -52,7 +52,7 @@ func markedAt(t *testing.T, known func(string) bool, answer func(url.Values) (in
 		}
 		marked = append(marked, found)
 	}
-	return marked, failed, calls
+	return marked, calls, failed
 }
 
 // All pages are read; the tags of a known grant's user are not asked for, and
@@ -64,7 +64,7 @@ func TestMarkedReadsAllPages(t *testing.T) {
 		`<member><Key>precision:grant</Key><Value>g</Value></member><member><Key>precision:role</Key><Value>r</Value></member>`+
 		`<member><Key>precision:task</Key><Value>t</Value></member><member><Key>precision:expires</Key><Value>2026-11-24T12:30:00Z</Value></member>`+
 		`</Tags></User></GetUserResult></GetUserResponse>`, other)
-	marked, err, calls := markedAt(t, func(id string) bool { return id == "002da961aaaaaaaaaaaaaaaa" }, func(form url.Values) (int, string) {
+	marked, calls, err := markedAt(t, func(id string) bool { return id == "002da961aaaaaaaaaaaaaaaa" }, func(form url.Values) (int, string) {
 		switch {
 		case form.Get("Action") == "ListUsers" && form.Get("PathPrefix") != "/precision/m/":
 			return http.StatusOK, usersPage("", "stranger")
@@ -92,7 +92,7 @@ func TestMarkedReadsAllPages(t *testing.T) {
 
 func TestMarkedWithoutTheRight(t *testing.T) {
 	for _, refused := range []string{"ListUsers", "GetUser"} {
-		_, err, _ := markedAt(t, func(string) bool { return false }, func(form url.Values) (int, string) {
+		_, _, err := markedAt(t, func(string) bool { return false }, func(form url.Values) (int, string) {
 			if form.Get("Action") == refused {
 				return http.StatusForbidden, errorAnswer("AccessDenied")
 			}
@@ -102,7 +102,7 @@ func TestMarkedWithoutTheRight(t *testing.T) {
 			t.Errorf("%s refused: got %v, want ErrNotPermitted", refused, err)
 		}
 	}
-	_, err, _ := markedAt(t, func(string) bool { return false }, func(url.Values) (int, string) {
+	_, _, err := markedAt(t, func(string) bool { return false }, func(url.Values) (int, string) {
 		return http.StatusBadRequest, errorAnswer("ValidationError")
 	})
 	if err == nil || errors.Is(err, provider.ErrNotPermitted) {
