@@ -6,6 +6,7 @@ package precision
 import (
 	"context"
 	"errors"
+	"net/http"
 	"regexp"
 	"strings"
 	"sync"
@@ -180,10 +181,14 @@ func refuse(err error) (*logical.Response, error) {
 // bare returns the errors that mean something to Vault as Vault knows them:
 // across the plugin's connection a wrapped one would be any other fault.
 func bare(err error) error {
-	if errors.Is(err, logical.ErrReadOnly) {
+	switch {
+	case errors.Is(err, logical.ErrReadOnly):
 		return logical.ErrReadOnly
+	case errors.Is(err, provider.ErrUnavailable):
+		return logical.CodedError(http.StatusServiceUnavailable, err.Error())
+	default:
+		return err
 	}
-	return err
 }
 
 const backendHelp = `

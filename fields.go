@@ -6,6 +6,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -64,6 +65,17 @@ func checkDuration(field string, raw any) error {
 		return invalid.Field(field, text, "not one second or more, in whole seconds", remedy)
 	case duration > maxDuration:
 		return invalid.Field(field, text, "longer than anything a credential is for", remedy)
+	}
+	return nil
+}
+
+// checkNumber admits whole numbers in plain decimal digits. The framework would
+// cut 1.5 to 1, and read 010 as 8.
+func checkNumber(field string, raw any) error {
+	text := fmt.Sprint(raw)
+	number, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || strconv.FormatInt(number, 10) != text {
+		return invalid.Field(field, text, "not a whole number", "write it in digits, as in 5")
 	}
 	return nil
 }
@@ -140,6 +152,13 @@ func checkType(name string, schema *framework.FieldSchema, raw any) error {
 			}
 		default:
 			return wrong("true or false")
+		}
+	case framework.TypeInt:
+		switch raw.(type) {
+		case string, json.Number, int, int64, float64:
+			return checkNumber(name, raw)
+		default:
+			return wrong("a whole number")
 		}
 	case framework.TypeDurationSecond:
 		switch raw.(type) {

@@ -19,6 +19,9 @@ const (
 	// endWait is how long one who asks for an end waits for it: Vault gives a
 	// revoke no deadline, and one that hangs would hold up a step-down.
 	endWait = 20 * time.Second
+	// abandonWait is how long the caller of a mint that has failed waits for what
+	// it has left to be ended.
+	abandonWait = 5 * time.Second
 	// endLimit is how long an end goes on after that.
 	endLimit = 2 * time.Minute
 	// rememberTimeout bounds the writing down of an end that has failed.
@@ -56,7 +59,7 @@ type EndOrder struct {
 // Where a credential is ended by itself, what kills comes first, then one write
 // to storage; see provider.Committed for the others.
 func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrder) error {
-	return m.act(ctx, order.ID, true, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
+	return m.act(ctx, order.ID, endWait, true, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
 }
 
 // actor is the end of one grant under way.
@@ -67,8 +70,8 @@ type actor struct {
 
 // act has a grant's one actor do the work, and waits for it. Where there is one
 // already, it is joined, or else waited for.
-func (m *Manager) act(ctx context.Context, id string, join bool, work func(context.Context) error) error {
-	timer := time.NewTimer(endWait)
+func (m *Manager) act(ctx context.Context, id string, wait time.Duration, join bool, work func(context.Context) error) error {
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		m.mu.Lock()

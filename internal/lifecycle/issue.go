@@ -149,10 +149,12 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 // sweeper, and dies at the target at its ExpiresAt.
 func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: cause}
-	err := m.act(context.WithoutCancel(ctx), grant.ID, false, func(ctx context.Context) error {
+	err := m.act(context.WithoutCancel(ctx), grant.ID, abandonWait, false, func(ctx context.Context) error {
 		return m.end(ctx, storage, ended, true)
 	})
-	if err != nil {
+	if errors.Is(err, ErrStillEnding) {
+		m.Log.Warn("abandoned grant is still being ended", "grant_id", grant.ID, "target", grant.Target, "why", cause)
+	} else if err != nil {
 		m.Log.Error("abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "why", cause, "error", err)
 	}
 }

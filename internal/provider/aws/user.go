@@ -38,7 +38,7 @@ const maxUserName = 64
 
 // users mints a user for each grant: with the grant's policy as its one inline
 // policy, and one access key.
-type users struct{ iam *iam.Client }
+type users struct{ *client }
 
 // boundaryShape is a managed policy's ARN, the customer's or AWS's own.
 var boundaryShape = regexp.MustCompile(`\Aarn:(?:aws|aws-cn|aws-us-gov):iam::(?:[0-9]{12}|aws):policy/[\w+=,.@/-]{1,512}\z`)
@@ -87,21 +87,21 @@ func (u *users) mint(ctx context.Context, handle provider.Handle, policy provide
 	if boundary := handle[handleBoundary]; boundary != "" {
 		input.PermissionsBoundary = awssdk.String(boundary)
 	}
-	if _, err := u.iam.CreateUser(ctx, input); err != nil {
+	if _, err := u.quickIAM.CreateUser(ctx, input); err != nil {
 		return provider.Credential{}, fmt.Errorf("aws: CreateUser: %w", err)
 	}
 
 	var key *types.AccessKey
 	var calls errgroup.Group // waits for both: a call still under way could outlive the clean-up
 	calls.Go(func() error {
-		_, err := u.iam.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
+		_, err := u.quickIAM.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
 		if err != nil {
 			return fmt.Errorf("aws: PutUserPolicy: %w", err)
 		}
 		return nil
 	})
 	calls.Go(func() error {
-		answer, err := u.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: user})
+		answer, err := u.quickIAM.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: user})
 		switch {
 		case err != nil:
 			return fmt.Errorf("aws: CreateAccessKey: %w", err)
@@ -180,7 +180,7 @@ func (u *users) deleteBareUser(ctx context.Context, user *string) error {
 const fenceTimeout = 5 * time.Second
 
 // denyAll gives a user a policy that denies everything. That the user is gone is
-// as good.
+// as good. It does not wait until AWS has stopped to throttle other ends.
 func (u *users) denyAll(ctx context.Context, user *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fenceTimeout)
 	defer cancel()
@@ -188,7 +188,7 @@ func (u *users) denyAll(ctx context.Context, user *string) error {
 	if err != nil {
 		return err
 	}
-	_, err = u.iam.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
+	_, err = u.quickIAM.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
 	return unlessGone("PutUserPolicy", err)
 }
 
