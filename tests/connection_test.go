@@ -198,3 +198,40 @@ func TestCloudThrottlesARevoke(t *testing.T) {
 		t.Errorf("users %v are left", users)
 	}
 }
+
+// IAM is eventually consistent: with wait_ready the key works when it is there.
+func TestCloudUserIsReady(t *testing.T) {
+	m := newMount(t)
+	client := m.caller()
+	client.SetMaxRetries(0)
+	role := map[string]any{"target": "prod", "action": putObject, "resource": uploads, "wait_ready": true, "ready_timeout": "2s"}
+	m.write("roles/patient", role)
+	servers.Cloud.Fail("GetCallerIdentity", "InvalidClientTokenId", 3)
+	before := len(servers.Cloud.CallsOf("GetCallerIdentity"))
+	minted := m.mint("patient/JIRA-1")
+	if asked := len(servers.Cloud.CallsOf("GetCallerIdentity")) - before; asked != 4 {
+		t.Errorf("the key was tried %d times, want 4", asked)
+	}
+	allowed(t, "the user", minted.inCloud(t.Context()))
+
+	servers.Cloud.Fail("GetCallerIdentity", "InvalidClientTokenId", -1)
+	defer servers.Cloud.Fail("GetCallerIdentity", "", 0)
+	made := len(servers.Cloud.CallsOf("CreateUser"))
+	_, err := m.tryMint(client, "patient/JIRA-2")
+	says(t, unavailable(t, err), "AWS does not know the new key yet", "InvalidClientTokenId")
+	calls := servers.Cloud.CallsOf("CreateUser")[made:]
+	if len(calls) != 1 {
+		t.Fatalf("%d users were made, want 1", len(calls))
+	}
+	if keys, err := servers.Cloud.Keys(t.Context(), calls[0].Get("UserName")); err == nil {
+		t.Errorf("the user is left, with keys %v", keys)
+	}
+
+	for changes, want := range map[*map[string]any]string{
+		{"wait_ready": false}:    `invalid ready_timeout "2s": nothing is waited for`,
+		{"ready_timeout": "26s"}: `invalid ready_timeout "26s": longer than a mint may take, 25s`,
+		{"target": "store"}:      "invalid ready_timeout",
+	} {
+		says(t, refusal(t, m.tryWrite("roles/patient", with(role, *changes))), want)
+	}
+}

@@ -89,6 +89,16 @@ func Type() provider.Type {
 				Description:  "ARN of a managed policy that the minted user gets as its permissions boundary.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Permissions boundary ARN"},
 			},
+			fieldReady: {
+				Type:         framework.TypeBool,
+				Description:  "Answer only once AWS knows the new key, which may take some seconds. For iam_user.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Wait until ready"},
+			},
+			fieldReadyTimeout: {
+				Type:         framework.TypeDurationSecond,
+				Description:  "How long to wait for that, 25 seconds at most; after that the credential is ended and the read fails with status 503. Default: 20 seconds.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Ready timeout"},
+			},
 			"resource_account": {
 				Type:         framework.TypeString,
 				Description:  "Number of the account that the resource belongs to, if it is not the target's.",
@@ -126,6 +136,9 @@ var accountShape = regexp.MustCompile(`\A[0-9]{12}\z`)
 func (a *account) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
 	kind, err := a.credentials(bounds.Options.Text(handleType))
 	if err != nil {
+		return "", err
+	}
+	if err := checkOnlyUsers(bounds.Options.Text(handleType), bounds.Options); err != nil {
 		return "", err
 	}
 	if err := kind.check(bounds.Options); err != nil {

@@ -48,7 +48,7 @@ func (u *users) check(options provider.Settings) error {
 	if boundary := options.Text("permissions_boundary_arn"); boundary != "" && !boundaryShape.MatchString(boundary) {
 		return invalid.Field("permissions_boundary_arn", boundary, "not the ARN of a managed policy", "write it as arn:aws:iam::123456789012:policy/name")
 	}
-	return nil
+	return checkReady(options)
 }
 
 // prepare implements credentialType. The user's name carries the grant's id,
@@ -62,6 +62,7 @@ func (u *users) prepare(grant provider.Grant) (provider.Handle, error) {
 	}
 	for key, value := range map[string]string{
 		handleBoundary:       grant.Options.Text("permissions_boundary_arn"),
+		fieldReady:           readyIn(grant.Options),
 		tagPrefix + "mount":  grant.Mount,
 		tagPrefix + "role":   grant.Role,
 		tagPrefix + "task":   grant.Task,
@@ -75,7 +76,9 @@ func (u *users) prepare(grant provider.Grant) (provider.Handle, error) {
 	return handle, nil
 }
 
-// mint implements credentialType in three calls and two round trips: it makes the user, then its policy and its key side by side.
+// mint implements credentialType in three calls and two round trips: it makes
+// the user, then its policy and its key side by side. Where the role says so, it
+// waits until the key works.
 func (u *users) mint(ctx context.Context, handle provider.Handle, policy provider.Policy, _ time.Time) (provider.Credential, error) {
 	user := awssdk.String(handle[handleUser])
 	input := &iam.CreateUserInput{UserName: user, Path: awssdk.String(handle[handlePath])}
@@ -112,6 +115,9 @@ func (u *users) mint(ctx context.Context, handle provider.Handle, policy provide
 		return nil
 	})
 	if err := calls.Wait(); err != nil {
+		return provider.Credential{}, err
+	}
+	if err := u.awaitReady(ctx, handle[fieldReady], key); err != nil {
 		return provider.Credential{}, err
 	}
 	minted := maps.Clone(handle)
