@@ -13,6 +13,7 @@ func TestPathHelp(t *testing.T) {
 		"":                    {"one action on one", "creds/"},
 		"config":              {"List the targets"},
 		"config/x":            {"endpoint (string)", "secret_key (string)", "verify_connection (bool)"},
+		"rotate-root/x":       {"target (string)", "Nobody has seen the new"},
 		"roles":               {"List the roles"},
 		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly"},
 		"creds/x":             {"ttl (duration (sec))", "not renewable"},
@@ -76,7 +77,7 @@ func TestOpenAPI(t *testing.T) {
 		"precision-list-catalog-actions", "precision-list-catalog-services", "precision-list-roles", "precision-list-targets",
 		"precision-preview-credentials", "precision-preview-credentials-for-task",
 		"precision-read-catalog", "precision-read-catalog-action", "precision-read-catalog-service",
-		"precision-read-role", "precision-read-target", "precision-write-role", "precision-write-target",
+		"precision-read-role", "precision-read-target", "precision-rotate-root", "precision-write-role", "precision-write-target",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("operations %v, want %v", names, want)

@@ -70,12 +70,12 @@ func (c *Cloud) AddEngine(ctx context.Context, name string) (Key, error) {
 	return c.makeUser(ctx, c.iam(c.auditor), name, enginePolicy)
 }
 
-// AddDelegate makes a user that may do nothing but assume roles, and a role that
-// has the rights that the engine needs and may be assumed by that user with an
-// external id.
+// AddDelegate makes a user that may do nothing but assume roles and manage its
+// own keys, and a role that has the rights that the engine needs and may be
+// assumed by that user with an external id.
 func (c *Cloud) AddDelegate(ctx context.Context, name, externalID string) (key Key, role string, err error) {
 	client := c.iam(c.auditor)
-	const policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"sts:AssumeRole","Resource":"*"}]}`
+	const policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":["sts:AssumeRole","iam:ListAccessKeys","iam:CreateAccessKey","iam:DeleteAccessKey"],"Resource":"*"}]}`
 	if key, err = c.makeUser(ctx, client, name, policy); err != nil {
 		return Key{}, "", err
 	}

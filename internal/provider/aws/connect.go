@@ -21,7 +21,7 @@ import (
 type client struct {
 	iam, quickIAM *iam.Client
 	sts, quickSTS *sts.Client // the quick ones are for mints
-	// newSTS makes a client that signs with other credentials, and does not retry.
+	// newSTS makes a quick client that signs with other credentials.
 	newSTS      func(awssdk.CredentialsProvider) *sts.Client
 	region      string
 	identity    identity
@@ -74,7 +74,7 @@ func newClient(settings provider.Settings) (*client, error) {
 	return &client{
 		iam: iamClient(patient(attempts)), quickIAM: iamClient(quick(attempts)),
 		sts: stsClient(own, patient(attempts)), quickSTS: stsClient(own, quick(attempts)),
-		newSTS: func(source awssdk.CredentialsProvider) *sts.Client { return stsClient(source, awssdk.NopRetryer{}) },
+		newSTS: func(source awssdk.CredentialsProvider) *sts.Client { return stsClient(source, quick(attempts)) },
 		region: region, identity: known, credentials: own,
 	}, nil
 }

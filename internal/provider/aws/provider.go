@@ -116,6 +116,7 @@ func Type() provider.Type {
 
 type account struct {
 	client    *client
+	settings  provider.Settings
 	types     map[string]credentialType
 	id        string // 12 digits; empty while the connection was never verified
 	partition string
@@ -126,7 +127,7 @@ func open(settings provider.Settings, facts provider.Facts) (provider.Provider, 
 	if err != nil {
 		return nil, err
 	}
-	return &account{client: client, types: map[string]credentialType{iamUser: &users{client}}, id: facts[factAccount], partition: facts[factPartition]}, nil
+	return &account{client: client, settings: settings, types: map[string]credentialType{iamUser: &users{client}}, id: facts[factAccount], partition: facts[factPartition]}, nil
 }
 
 // accountShape is an account's number.

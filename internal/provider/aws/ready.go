@@ -83,8 +83,20 @@ func (u *users) awaitReady(ctx context.Context, within string, key *types.Access
 	})
 }
 
-// poll asks until the answer is yes or ctx ends. The error is then
-// provider.ErrUnavailable, and holds the last answer.
+// settling says whether an answer is one that AWS gives while it does not know a
+// new key everywhere.
+func settling(err error) bool {
+	switch errorCode(err) {
+	case "InvalidClientTokenId", "UnrecognizedClientException", "AuthFailure", "AccessDenied":
+		return true
+	default:
+		return throttled(err)
+	}
+}
+
+// poll asks until the answer is yes, or ctx ends: the error is then
+// provider.ErrUnavailable, and holds the last answer. An answer that is not
+// settling is final.
 func poll(ctx context.Context, ask func() error) error {
 	var last error
 	for pause := readyPause; ; pause = min(2*pause, readyLastPause) {
@@ -92,15 +104,17 @@ func poll(ctx context.Context, ask func() error) error {
 		if err == nil {
 			return nil
 		}
-		if last == nil || ctx.Err() == nil {
-			last = err // and not that time is up
+		if ctx.Err() == nil {
+			if last = err; !settling(err) {
+				return err
+			}
 		}
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return fmt.Errorf("%w: AWS does not know the new key yet; try again: %w", provider.ErrUnavailable, last)
+			return fmt.Errorf("%w: AWS does not know the new key yet; try again: %w", provider.ErrUnavailable, cmp.Or(last, ctx.Err()))
 		}
 	}
 }
