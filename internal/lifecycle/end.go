@@ -59,25 +59,35 @@ type EndOrder struct {
 // Where a credential is ended by itself, what kills comes first, then one write
 // to storage; see provider.Committed for the others.
 func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrder) error {
-	return m.act(ctx, order.ID, endWait, true, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
+	return m.act(ctx, order.ID, endWait, joins, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
 }
 
-// actor is the end of one grant under way.
+// kind is what an actor does, and so who may join it.
+type kind int
+
+const (
+	joins  kind = iota // ends, and joins an end that is under way
+	begins             // ends, and waits for whatever is under way
+	renews             // renews, and waits likewise; an end that comes waits for it
+)
+
+// actor is what is under way of one grant: its end, or a renewal.
 type actor struct {
+	kind kind
 	done chan struct{}
 	err  error // once done is closed
 }
 
 // act has a grant's one actor do the work, and waits for it. Where there is one
 // already, it is joined, or else waited for.
-func (m *Manager) act(ctx context.Context, id string, wait time.Duration, join bool, work func(context.Context) error) error {
+func (m *Manager) act(ctx context.Context, id string, wait time.Duration, kind kind, work func(context.Context) error) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		m.mu.Lock()
 		running, known := m.actors[id]
 		if !known {
-			running = &actor{done: make(chan struct{})}
+			running = &actor{kind: kind, done: make(chan struct{})}
 			m.actors[id] = running
 		}
 		m.mu.Unlock()
@@ -95,7 +105,7 @@ func (m *Manager) act(ctx context.Context, id string, wait time.Duration, join b
 		}
 		select {
 		case <-running.done:
-			if !known || join {
+			if !known || (kind == joins && running.kind != renews) {
 				return running.err
 			}
 		case <-timer.C:

@@ -65,6 +65,7 @@ type Bounds struct {
 	ExpiresAt       time.Time  // when the target itself ends the credential; whole seconds
 	SourceIP        netip.Addr // the one address that the credential works from; invalid for any
 	AllowEscalation bool       // whether the action may hand out further power
+	Renewable       bool       // whether its end is to be moved later on; only ever asked of a Renewer
 	Options         Settings   // the role's fields for this provider
 }
 

@@ -139,7 +139,7 @@ func (a *account) Compile(granted scope.Scope, bounds provider.Bounds) (provider
 	if err != nil {
 		return "", err
 	}
-	if err := checkOnlyUsers(bounds.Options.Text(handleType), bounds.Options); err != nil {
+	if err := checkOnlyUsers(bounds); err != nil {
 		return "", err
 	}
 	if err := kind.check(bounds.Options); err != nil {

@@ -40,10 +40,14 @@ func checkReady(options provider.Settings) error {
 	return nil
 }
 
-// checkOnlyUsers refuses the fields that are for users alone.
-func checkOnlyUsers(kind string, options provider.Settings) error {
-	if cmp.Or(kind, iamUser) == iamUser {
+// checkOnlyUsers refuses what is for users alone.
+func checkOnlyUsers(bounds provider.Bounds) error {
+	options := bounds.Options
+	if cmp.Or(options.Text(handleType), iamUser) == iamUser {
 		return nil
+	}
+	if bounds.Renewable {
+		return invalid.Hidden("renewable", "only an "+iamUser+" can be moved to a later end; a session ends when it was said to", "leave it out")
 	}
 	for _, field := range []string{fieldReady, fieldReadyTimeout} {
 		if _, given := options[field]; given {
