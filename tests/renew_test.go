@@ -86,6 +86,12 @@ func TestCloudUserIsRenewed(t *testing.T) {
 	if _, err := m.renew(minted, 600); err != nil {
 		t.Errorf("the role is as it was: %v", err)
 	}
+	m.write("roles/bound", with(role, map[string]any{"bound_source_ip": true, "resource": "arn:aws:s3:::releases/{{task}}/{{file}}", "parameters": map[string]any{"file": "[a-z]+"}}))
+	bound := m.mint("bound/JIRA-1", "file=one")
+	if _, err := m.renew(bound, 600); err != nil {
+		t.Errorf("a user that is bound to an address and a parameter: %v", err)
+	}
+	says(t, policyIn(servers.Cloud.Calls(bound.grant())[3:]), "arn:aws:s3:::releases/JIRA-1/one", "127.0.0.1")
 
 	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID)); err != nil {
 		t.Fatal(err)

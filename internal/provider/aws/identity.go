@@ -140,6 +140,9 @@ func (path tokenFile) GetIdentityToken() ([]byte, error) {
 	wrong := func(problem string) error {
 		return invalid.Field(fieldTokenFile, string(path), problem, "name the file that the platform writes the token to")
 	}
+	if known, err := os.Stat(string(path)); err == nil && !known.Mode().IsRegular() {
+		return nil, wrong("it is no file") // reading a pipe might never end
+	}
 	file, err := os.Open(string(path))
 	if err != nil {
 		return nil, wrong("it can't be read: " + reason(err))

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/aws/smithy-go"
@@ -62,6 +63,15 @@ func TestAWebIdentityToken(t *testing.T) {
 		got, err := tokenFile(file).GetIdentityToken()
 		if string(got) != want || (err == nil) != (want != "") {
 			t.Errorf("%.40q is read as %q, %v", text, got, err)
+		}
+	}
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{pipe, t.TempDir()} {
+		if _, err := tokenFile(file).GetIdentityToken(); err == nil {
+			t.Errorf("%s was read", file)
 		}
 	}
 }
