@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build tools demo dev test unit acceptance fuzz check catalog clean
+.PHONY: help build tools demo dev test unit acceptance fuzz bench check catalog clean
 
 PLUGIN  := bin/vault-plugin-secrets-precision
 PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
@@ -47,6 +47,9 @@ acceptance: ## Run the tests of the plugin in a real Vault, against real targets
 
 fuzz: ## Fuzz what parses input from outside, FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## Measure what has to stay fast, in memory
+	@go test -run '^$$' -bench . -benchmem ./internal/...
 
 check: ## Check format, vet, staticcheck, known vulnerabilities, tidy modules
 	@scripts/tools.sh staticcheck govulncheck

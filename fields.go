@@ -69,17 +69,6 @@ func checkDuration(field string, raw any) error {
 	return nil
 }
 
-// checkNumber admits whole numbers in plain decimal digits. The framework would
-// cut 1.5 to 1, and read 010 as 8.
-func checkNumber(field string, raw any) error {
-	text := fmt.Sprint(raw)
-	number, err := strconv.ParseInt(text, 10, 32)
-	if err != nil || strconv.FormatInt(number, 10) != text {
-		return invalid.Field(field, text, "not a whole number", "write it in digits, as in 5")
-	}
-	return nil
-}
-
 // guard checks a request's data before the framework reads it. A field that
 // the path does not know is an error: the framework would drop it with a
 // warning, and a misspelt restriction must never be dropped. An object that is
@@ -153,19 +142,21 @@ func checkType(name string, schema *framework.FieldSchema, raw any) error {
 		default:
 			return wrong("true or false")
 		}
-	case framework.TypeInt:
-		switch raw.(type) {
-		case string, json.Number, int, int64, float64:
-			return checkNumber(name, raw)
-		default:
-			return wrong("a whole number")
-		}
 	case framework.TypeDurationSecond:
 		switch raw.(type) {
 		case string, json.Number, int, int64, float64:
 			return checkDuration(name, raw)
 		default:
 			return wrong("a duration")
+		}
+	case framework.TypeInt:
+		switch raw.(type) {
+		case string, json.Number, int:
+			if text := fmt.Sprint(raw); !isWhole(text) {
+				return invalid.Field(name, text, "not a whole number", "write it in digits")
+			}
+		default:
+			return wrong("a number")
 		}
 	case framework.TypeMap:
 		if _, ok := raw.(map[string]any); !ok {
@@ -187,6 +178,13 @@ func checkType(name string, schema *framework.FieldSchema, raw any) error {
 		return fmt.Errorf("field %q has a type that the guard does not know", name)
 	}
 	return nil
+}
+
+// isWhole admits what every parser reads as the same number, of at most nine
+// digits.
+func isWhole(text string) bool {
+	number, err := strconv.Atoi(text)
+	return err == nil && len(text) <= 9 && strconv.Itoa(number) == text
 }
 
 func kindOf(raw any) string {

@@ -67,7 +67,7 @@ func (b *backend) orderFor(ctx context.Context, req *logical.Request, data *fram
 		}
 	}
 	return b.fill(ctx, req.Storage, wish{
-		role: name, task: task, parameters: parameters, address: callerAddress(req), entityID: req.EntityID, displayName: req.DisplayName,
+		role: name, task: task, parameters: parameters, address: callerAddress(req), entityID: req.EntityID, displayName: req.DisplayName, accessor: req.ClientTokenAccessor,
 	})
 }
 
@@ -77,6 +77,7 @@ type wish struct {
 	parameters            map[string]string
 	address               netip.Addr // where the credential is read from; invalid where that is not known
 	entityID, displayName string
+	accessor              string // of the token
 }
 
 // fill makes an order of a wish, as the role is now.
@@ -115,6 +116,7 @@ func (b *backend) fill(ctx context.Context, storage logical.Storage, wish wish) 
 		Bounds:      bounds,
 		EntityID:    wish.entityID,
 		DisplayName: wish.displayName,
+		Accessor:    wish.accessor,
 	}, stored, nil
 }
 

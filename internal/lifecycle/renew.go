@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -65,7 +66,7 @@ func (m *Manager) Find(ctx context.Context, storage logical.Storage, id string) 
 // it. What the caller can mend is an *invalid.Error.
 func (m *Manager) Renew(ctx context.Context, storage logical.Storage, order RenewOrder) (ledger.Grant, error) {
 	var renewed ledger.Grant
-	err := m.act(ctx, order.ID, endWait, renews, func(ctx context.Context) error {
+	err := m.act(ctx, EndOrder{ID: order.ID, Target: order.Target}, renews, func(ctx context.Context) error {
 		var err error
 		renewed, err = m.renew(ctx, storage, order)
 		return err
@@ -94,7 +95,11 @@ func (m *Manager) renew(ctx context.Context, storage logical.Storage, order Rene
 	if grant.State != ledger.Pending || !now.Before(grant.ExpiresAt) {
 		return ledger.Grant{}, notRenewed("its grant is " + string(grant.Status(now)))
 	}
-	if err := order.same(grant); err != nil {
+	own, err := m.LedgerID(ctx, storage)
+	if err != nil {
+		return ledger.Grant{}, err
+	}
+	if err := order.same(grant, own); err != nil {
 		return ledger.Grant{}, err
 	}
 	end, err := order.end(grant, now)
@@ -105,6 +110,9 @@ func (m *Manager) renew(ctx context.Context, storage logical.Storage, order Rene
 	if err != nil {
 		return ledger.Grant{}, err
 	}
+	if err := m.lane(order.Target).Refuses(circuit.Mint); err != nil { // before anything is written
+		return ledger.Grant{}, unavailable(order.Target, err)
+	}
 	grant.Handle = order.Handle
 	if !end.Equal(grant.ExpiresAt) {
 		grant.ExpiresAt = end
@@ -114,7 +122,15 @@ func (m *Manager) renew(ctx context.Context, storage logical.Storage, order Rene
 	}
 	// Even where the end stays: a renewal that failed may have moved it in the
 	// ledger alone.
-	if err := target.Renew(ctx, order.Handle, policy, end); err != nil {
+	called := false
+	err = m.lane(order.Target).Do(ctx, circuit.Mint, func(ctx context.Context) error {
+		called = true
+		return target.Renew(ctx, order.Handle, policy, end)
+	})
+	switch {
+	case err != nil && !called:
+		return ledger.Grant{}, unavailable(order.Target, err)
+	case err != nil:
 		return ledger.Grant{}, fmt.Errorf("renewing grant %s on target %q: %w", grant.ID, order.Target, err)
 	}
 	m.Log.Info("grant renewed", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt)
@@ -123,8 +139,8 @@ func (m *Manager) renew(ctx context.Context, storage logical.Storage, order Rene
 
 // same refuses where the role would not grant now, to the letter, what it granted
 // then: but for its end the policy is the same, and so is all that Prepare says
-// of the credential.
-func (o RenewOrder) same(grant ledger.Grant) error {
+// of the credential. own is the ledger's id.
+func (o RenewOrder) same(grant ledger.Grant, own string) error {
 	if o.Target != grant.Target || o.System != grant.System {
 		return notRenewed("its role names another target now, or its target is another system")
 	}
@@ -136,7 +152,7 @@ func (o RenewOrder) same(grant ledger.Grant) error {
 		return notRenewed("its role has changed, and would grant something else now")
 	}
 	prepared, err := o.Provider.Prepare(provider.Grant{
-		ID: grant.ID, Mount: o.Mount, Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, Options: o.Bounds.Options,
+		ID: grant.ID, Mount: o.Mount, Ledger: own, Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, ExpiresAt: o.Minted.ExpiresAt, Options: o.Bounds.Options,
 	})
 	if err != nil {
 		return err

@@ -119,7 +119,7 @@ func TestRenewOfWhatHasEnded(t *testing.T) {
 	if err := w.end(issued); err != nil {
 		t.Fatal(err)
 	}
-	w.refused(w.renew(order), "its grant is ended")
+	w.refused(w.renew(order), "its grant is expired")
 	w.expect(0, ledger.Ended, ledger.LeaseExpired)
 
 	w = newWorld(t)
@@ -191,6 +191,6 @@ func TestRenewAndEndAtOnce(t *testing.T) {
 			t.Error("the end still waits")
 		}
 		w.expect(0, ledger.Ended, ledger.LeaseRevoked)
-		w.refused(w.renew(order), "its grant is ended")
+		w.refused(w.renew(order), "its grant is revoked")
 	})
 }
