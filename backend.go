@@ -6,6 +6,7 @@ package precision
 import (
 	"context"
 	"errors"
+	"net/http"
 	"regexp"
 	"strings"
 	"sync"
@@ -50,6 +51,7 @@ type backend struct {
 	// that a mint looks its target up until its grant is in the ledger's index,
 	// so that a target is not deleted or moved under a grant that it can't see yet.
 	definitions sync.RWMutex
+	rotating    sync.Mutex // held while a root credential is rotated, or what that has left is cleared away
 }
 
 // Factory makes the engine for one mount. It has no side effects.
@@ -77,6 +79,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		RunningVersion: Version,
 		Paths: framework.PathAppend(
 			b.pathConfig(),
+			b.pathRotateRoot(),
 			b.pathRoles(),
 			b.pathCreds(),
 			b.pathPreview(),
@@ -89,12 +92,14 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix},
-			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.OwnPrefix},
+			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.OwnPrefix, framework.WALPrefix},
 		},
-		InitializeFunc: b.initialize,
-		PeriodicFunc:   b.periodic,
-		Clean:          func(context.Context) { b.grants.Close() },
-		Invalidate:     b.invalidate,
+		InitializeFunc:    b.initialize,
+		PeriodicFunc:      b.periodic,
+		WALRollback:       b.rollBack,
+		WALRollbackMinAge: rollbackAge,
+		Clean:             func(context.Context) { b.grants.Close() },
+		Invalidate:        b.invalidate,
 	}
 	for _, path := range b.Paths {
 		for _, name := range regexp.MustCompile(path.Pattern).SubexpNames() {
@@ -187,10 +192,14 @@ func refuse(err error) (*logical.Response, error) {
 // bare returns the errors that mean something to Vault as Vault knows them:
 // across the plugin's connection a wrapped one would be any other fault.
 func bare(err error) error {
-	if errors.Is(err, logical.ErrReadOnly) {
+	switch {
+	case errors.Is(err, logical.ErrReadOnly):
 		return logical.ErrReadOnly
+	case errors.Is(err, provider.ErrUnavailable):
+		return logical.CodedError(http.StatusServiceUnavailable, err.Error())
+	default:
+		return err
 	}
-	return err
 }
 
 const backendHelp = `

@@ -104,7 +104,11 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 		"expires_at": issued.Grant.ExpiresAt.Format(time.RFC3339),
 		"policy":     string(issued.Policy),
 	})
-	response := b.lease(issued, answer)
+	var renewal *renewal
+	if order.Longest > 0 {
+		renewal = renewalOf(issued, order, parametersOf(req, data))
+	}
+	response := b.lease(issued, answer, renewal)
 	response.Warnings = warnings
 	return response, nil
 }
@@ -122,7 +126,7 @@ func (b *backend) countRefusal(ctx context.Context, req *logical.Request, data *
 
 const credsHelp = `
 Mints a credential that can do the role's one action on its one resource, under
-a lease that is not renewable. The lease lasts as long as the credential does;
+a lease that is not renewable, unless the role says so. The lease lasts as long as the credential does;
 "expires_at" says when the target itself stops honouring it, even if Vault is
 gone by then. Revoking the lease ends it at once.
 

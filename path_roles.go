@@ -67,6 +67,11 @@ func (b *backend) pathRoles() []*framework.Path {
 			Description:  "Bind each credential to the address that its reader's request came from, as Vault saw it.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Bound source IP"},
 		},
+		"renewable": {
+			Type:         framework.TypeBool,
+			Description:  "Let leases be renewed, up to max_ttl from when the credential was read: its end at the target moves with its lease's. Refused where the target can't. Default: false; who needs more time reads a new credential.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Renewable"},
+		},
 		"ttl": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "How long a credential lives whose reader asks for no particular time. Default: the mount's default.",
@@ -132,7 +137,7 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 			answer[name] = object
 		}
 	}
-	for name, set := range map[string]bool{"allow_escalation": stored.AllowEscalation, "bound_source_ip": stored.BoundSourceIP} {
+	for name, set := range map[string]bool{"allow_escalation": stored.AllowEscalation, "bound_source_ip": stored.BoundSourceIP, "renewable": stored.Renewable} {
 		if set {
 			answer[name] = true
 		}
@@ -220,6 +225,7 @@ func (b *backend) changeRole(changed role, data *framework.FieldData) role {
 	change(data, "parameters", &changed.Parameters)
 	change(data, "allow_escalation", &changed.AllowEscalation)
 	change(data, "bound_source_ip", &changed.BoundSourceIP)
+	change(data, "renewable", &changed.Renewable)
 	for name, duration := range map[string]*time.Duration{"ttl": &changed.TTL, "max_ttl": &changed.MaxTTL} {
 		seconds := int(*duration / time.Second)
 		change(data, name, &seconds)

@@ -25,6 +25,7 @@ type leaseData struct {
 	Target  string          `json:"target"`
 	System  string          `json:"system"` // see ledger.Grant
 	Handle  provider.Handle `json:"handle"`
+	Renewal *renewal        `json:"renewal"` // nil for one that can't be renewed
 }
 
 func (b *backend) secret() *framework.Secret {
@@ -38,18 +39,21 @@ func (b *backend) secret() *framework.Secret {
 				Description: "Session token, where the credential is a session",
 			},
 		},
+		Renew:  b.renew,
 		Revoke: b.revoke,
 	}
 }
 
 // lease answers a read with an issued credential under its lease.
-func (b *backend) lease(issued lifecycle.Issued, data map[string]any) *logical.Response {
+func (b *backend) lease(issued lifecycle.Issued, data map[string]any, renewal *renewal) *logical.Response {
 	response := b.Secret(secretType).Response(data, map[string]any{
+		"renewal":  renewal,
 		"grant_id": issued.Grant.ID,
 		"target":   issued.Grant.Target,
 		"system":   issued.Grant.System,
 		"handle":   issued.Credential.Handle,
 	})
+	response.Secret.Renewable = renewal != nil
 	response.Secret.TTL = issued.Lease
 	response.Secret.MaxTTL = issued.Lease
 	return response

@@ -13,6 +13,7 @@ func TestPathHelp(t *testing.T) {
 		"":                    {"one action on one", "creds/"},
 		"config":              {"List the targets"},
 		"config/x":            {"endpoint (string)", "secret_key (string)", "verify_connection (bool)"},
+		"rotate-root/x":       {"target (string)", "Nobody has seen the new"},
 		"roles":               {"List the roles"},
 		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly"},
 		"creds/x":             {"ttl (duration (sec))", "not renewable"},
@@ -87,7 +88,7 @@ func TestOpenAPI(t *testing.T) {
 		"precision-read-catalog", "precision-read-catalog-action", "precision-read-catalog-service",
 		"precision-read-grant", "precision-read-grants", "precision-read-grants-by-entity", "precision-read-grants-by-role", "precision-read-grants-by-target", "precision-read-grants-by-task",
 		"precision-read-metrics", "precision-read-role", "precision-read-target", "precision-read-tidy-config", "precision-read-tidy-status",
-		"precision-tidy-ledger", "precision-write-role", "precision-write-target", "precision-write-tidy-config",
+		"precision-rotate-root", "precision-tidy-ledger", "precision-write-role", "precision-write-target", "precision-write-tidy-config",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("operations %v, want %v", names, want)

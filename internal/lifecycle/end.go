@@ -20,6 +20,9 @@ const (
 	// endWait is how long one who asks for an end waits for it: Vault gives a
 	// revoke no deadline, and one that hangs would hold up a step-down.
 	endWait = 20 * time.Second
+	// abandonWait is how long the caller of a mint that has failed waits for what
+	// it has left to be ended.
+	abandonWait = 5 * time.Second
 	// endLimit is how long an end goes on after that.
 	endLimit = 2 * time.Minute
 	// rememberTimeout bounds the writing down of an end that has failed.
@@ -57,26 +60,41 @@ type EndOrder struct {
 // Where a credential is ended by itself, what kills comes first, then one write
 // to storage; see provider.Committed for the others.
 func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrder) error {
-	return m.act(ctx, order, true, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
+	return m.act(ctx, order, joins, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
 }
 
-// actor is the end of one grant under way.
+// kind is what an actor does, and so who may join it.
+type kind int
+
+const (
+	joins    kind = iota // ends, and joins an end that is under way
+	begins               // ends, and waits for whatever is under way
+	abandons             // likewise, and its caller waits for abandonWait only
+	renews               // renews, and waits likewise; an end that comes waits for it
+)
+
+// actor is what is under way of one grant: its end, or a renewal.
 type actor struct {
+	kind kind
 	done chan struct{}
 	err  error // once done is closed
 }
 
 // act has a grant's one actor do the work, and waits for it. Where there is one
 // already, it is joined, or else waited for.
-func (m *Manager) act(ctx context.Context, order EndOrder, join bool, work func(context.Context) error) error {
+func (m *Manager) act(ctx context.Context, order EndOrder, kind kind, work func(context.Context) error) error {
 	id, slots := order.ID, m.lane(order.Target).slots
-	timer := time.NewTimer(endWait)
+	wait := endWait
+	if kind == abandons {
+		wait = abandonWait
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		m.mu.Lock()
 		running, known := m.actors[id]
 		if !known {
-			running = &actor{done: make(chan struct{})}
+			running = &actor{kind: kind, done: make(chan struct{})}
 			m.actors[id] = running
 		}
 		m.mu.Unlock()
@@ -94,7 +112,7 @@ func (m *Manager) act(ctx context.Context, order EndOrder, join bool, work func(
 		}
 		select {
 		case <-running.done:
-			if !known || join {
+			if !known || (kind == joins && running.kind != renews) {
 				return running.err
 			}
 		case <-timer.C:

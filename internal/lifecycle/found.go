@@ -15,7 +15,7 @@ import (
 // then fails is tried again as any other end is.
 func (m *Manager) EndFound(ctx context.Context, storage logical.Storage, target provider.Provider, grant ledger.Grant, found provider.Handle) error {
 	order := EndOrder{Provider: target, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: found}
-	return m.act(ctx, order, false, func(ctx context.Context) error {
+	return m.act(ctx, order, begins, func(ctx context.Context) error {
 		grant.State, grant.EndedAt = ledger.Ending, time.Time{}
 		if err := m.write(ctx, storage, grant); err != nil {
 			return err

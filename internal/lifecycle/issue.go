@@ -27,6 +27,7 @@ type Order struct {
 	Scope       scope.Scope
 	Bounds      provider.Bounds // but for ExpiresAt, which follows from TTL
 	TTL         time.Duration   // at least 1 s
+	Longest     time.Duration   // how long it may live in all if it is renewed; 0 if it can't be
 	EntityID    string
 	DisplayName string
 	Accessor    string // of the caller's token
@@ -56,18 +57,29 @@ var (
 // Compile is the policy that the order's credential has if it is minted now, and
 // its end.
 func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
-	// Targets compare in whole seconds, so the end is one: the credential lives
-	// for its TTL and for less than a second more.
+	expiresAt := o.endAt(now)
+	policy, err := o.compile(expiresAt)
+	return policy, expiresAt, err
+}
+
+// endAt is the end of what is minted or renewed now. Targets compare in whole
+// seconds, so it is one: the credential lives for its TTL and for less than a
+// second more.
+func (o Order) endAt(now time.Time) time.Time {
+	return now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
+}
+
+func (o Order) compile(expiresAt time.Time) (provider.Policy, error) {
 	bounds := o.Bounds
-	bounds.ExpiresAt = now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
+	bounds.ExpiresAt = expiresAt
 	policy, err := o.Provider.Compile(o.Scope, bounds)
 	if err != nil {
-		return "", time.Time{}, err
+		return "", err
 	}
 	if policy == "" {
-		return "", time.Time{}, errors.New("the provider compiled an empty policy")
+		return "", errors.New("the provider compiled an empty policy")
 	}
-	return policy, bounds.ExpiresAt, nil
+	return policy, nil
 }
 
 // Issue mints a credential: one write to storage, before the target is called.
@@ -98,7 +110,11 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	if err != nil {
 		return Issued{}, err
 	}
-	id := ledger.NewID(expiresAt)
+	latest := expiresAt
+	if renewed := now.Add(order.Longest); renewed.After(latest) {
+		latest = renewed
+	}
+	id := ledger.NewID(latest)
 	handle, err := order.Provider.Prepare(provider.Grant{
 		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, ExpiresAt: expiresAt, Options: order.Bounds.Options,
 	})
@@ -201,10 +217,12 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 // sweeper, and dies at the target at its ExpiresAt.
 func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: cause}
-	err := m.act(context.WithoutCancel(ctx), ended, false, func(ctx context.Context) error {
+	err := m.act(context.WithoutCancel(ctx), ended, abandons, func(ctx context.Context) error {
 		return m.end(ctx, storage, ended, true)
 	})
-	if err != nil {
+	if errors.Is(err, ErrStillEnding) {
+		m.Log.Warn("an abandoned grant is still being ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", cause)
+	} else if err != nil {
 		m.Log.Error("an abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", cause, "error", err)
 	}
 }
@@ -213,7 +231,7 @@ func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Or
 // What it can't write, the sweeper meets.
 func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant) {
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target}
-	err := m.act(context.WithoutCancel(ctx), ended, false, func(ctx context.Context) error {
+	err := m.act(context.WithoutCancel(ctx), ended, begins, func(ctx context.Context) error {
 		if known, err := m.find(ctx, storage, grant.ID); err == nil && known.Finished() {
 			return nil // somebody has ended it meanwhile
 		}

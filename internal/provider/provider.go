@@ -4,6 +4,8 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -63,6 +65,7 @@ type Bounds struct {
 	ExpiresAt       time.Time  // when the target itself ends the credential; whole seconds
 	SourceIP        netip.Addr // the one address that the credential works from; invalid for any
 	AllowEscalation bool       // whether the action may hand out further power
+	Renewable       bool       // whether its end is to be moved later on; only ever asked of a Renewer
 	Options         Settings   // the role's fields for this provider
 }
 
@@ -139,6 +142,30 @@ func (s Settings) Text(name string) string {
 	text, _ := s[name].(string)
 	return text
 }
+
+// Number is the whole number of that name, and whether there is one.
+func (s Settings) Number(name string) (int, bool) {
+	switch value := s[name].(type) {
+	case int:
+		return value, true
+	case json.Number: // as it is stored
+		number, err := value.Int64()
+		return int(number), err == nil
+	default:
+		return 0, false
+	}
+}
+
+// True says whether the setting of that name is true.
+func (s Settings) True(name string) bool {
+	value, _ := s[name].(bool)
+	return value
+}
+
+// ErrUnavailable is wrapped by an error of a target that can't do now what it
+// could do in a moment. Nothing is wrong with what was asked; the caller's answer
+// has status 503.
+var ErrUnavailable = errors.New("the target can't do this at the moment")
 
 // Type is one kind of target.
 type Type struct {

@@ -40,6 +40,7 @@ type Cloud struct {
 	refused  string          // the action that is refused
 	together map[string]bool // the actions that wait for one another, and whether each has come
 	met      chan struct{}   // closed when all of them have
+	failing  map[string]failure
 }
 
 // Account is the number of moto's one account.
@@ -282,8 +283,15 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 			body = []byte(shortened.Encode())
 			sum := sha256.Sum256(body)
 			request.Out.Header.Del("Authorization")
+			request.Out.Header.Del("X-Amz-Security-Token")
 			request.Out.ContentLength = int64(len(body))
 			if err := signer.SignHTTP(request.In.Context(), aws.Credentials{AccessKeyID: c.Engine.Access, SecretAccessKey: c.Engine.Secret}, request.Out, hex.EncodeToString(sum[:]), "iam", Region, time.Now()); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+		}
+		if form.Get("Action") == "AssumeRoleWithWebIdentity" {
+			// Moto asks for a signature of what nobody can sign.
+			if err := c.signForMoto(request.Out, body); err != nil {
 				panic(http.ErrAbortHandler)
 			}
 		}
@@ -313,6 +321,11 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 			panic(http.ErrAbortHandler)
 		}
 		refused, wait := c.note(form)
+		if code := c.failure(form); code != "" {
+			writer.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprintf(writer, failed, code)
+			return
+		}
 		if refused {
 			writer.WriteHeader(http.StatusForbidden)
 			_, _ = io.WriteString(writer, refusal)
