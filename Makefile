@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build tools demo dev test unit acceptance fuzz check catalog clean
+.PHONY: help build tools demo dev test unit acceptance chaos fuzz check catalog clean
 
 PLUGIN  := bin/vault-plugin-secrets-precision
 PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
@@ -7,7 +7,7 @@ VERSION ?= v0.1.0
 FUZZTIME ?= 20s
 
 # Everything but the acceptance tests.
-UNITS = $(shell go list ./... | grep -vE '/tests(/judge)?$$')
+UNITS = $(shell go list ./... | grep -vE '/tests(/judge|/chaos)?$$')
 
 # A test runner on PATH or the one that "make tools" has built.
 export PATH := $(PATH):$(CURDIR)/.cache/bin
@@ -35,7 +35,7 @@ dev: ## Start the same servers, and leave them running to play with
 
 test: ## Run all tests
 	@scripts/tools.sh vault minio moto judge gotestsum
-	@$(MAKE) --no-print-directory unit acceptance
+	@$(MAKE) --no-print-directory unit acceptance chaos
 
 unit: ## Run the unit tests, with the race detector
 	@scripts/tools.sh gotestsum
@@ -44,6 +44,10 @@ unit: ## Run the unit tests, with the race detector
 acceptance: ## Run the tests of the plugin in a real Vault, against real targets
 	@scripts/tools.sh vault minio moto judge gotestsum
 	@gotestsum --format testname -- -race -count=1 -timeout 30m ./tests ./tests/judge
+
+chaos: ## Run the proofs that nothing outlives its lease, while things die
+	@scripts/tools.sh vault minio moto gotestsum
+	@gotestsum --format standard-verbose -- -race -count=1 -timeout 30m ./tests/chaos
 
 fuzz: ## Fuzz what parses input from outside, FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)
