@@ -1,10 +1,11 @@
 .DEFAULT_GOAL := help
-.PHONY: help build tools demo dev test unit acceptance chaos fuzz check catalog clean
+.PHONY: help build tools demo dev test unit acceptance chaos soak fuzz check catalog clean
 
 PLUGIN  := bin/vault-plugin-secrets-precision
 PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
 VERSION ?= v0.1.0
 FUZZTIME ?= 20s
+SOAKTIME ?= 10m
 
 # Everything but the acceptance tests.
 UNITS = $(shell go list ./... | grep -vE '/tests(/judge|/chaos)?$$')
@@ -48,6 +49,11 @@ acceptance: ## Run the tests of the plugin in a real Vault, against real targets
 chaos: ## Run the proofs that nothing outlives its lease, while things die
 	@scripts/tools.sh vault minio moto gotestsum
 	@gotestsum --format standard-verbose -- -race -count=1 -timeout 30m ./tests/chaos
+
+soak: ## Mint and revoke at full load for SOAKTIME, and watch what the plugin takes
+	@scripts/tools.sh vault minio moto
+	@$(MAKE) --no-print-directory build
+	@go run ./scripts/soak $(PLUGIN) $(SOAKTIME)
 
 fuzz: ## Fuzz what parses input from outside, FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)

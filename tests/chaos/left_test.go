@@ -10,9 +10,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 
 	"github.com/hashicorp/vault/api"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
@@ -129,33 +129,27 @@ func leases(ctx context.Context, client *api.Client, prefix string) ([]string, e
 	if err != nil {
 		return nil, err
 	}
-	var found []string
 	var mu sync.Mutex
-	var all sync.WaitGroup
-	var problem atomic.Pointer[error]
-	turns := make(chan struct{}, 8)
+	var found []string
+	var all errgroup.Group
+	all.SetLimit(8)
 	for _, name := range names {
 		if !strings.HasSuffix(name, "/") {
+			mu.Lock()
 			found = append(found, prefix+name)
+			mu.Unlock()
 			continue
 		}
-		turns <- struct{}{}
-		all.Go(func() {
-			defer func() { <-turns }()
+		all.Go(func() error {
 			below, err := leases(ctx, client, prefix+name)
-			if err != nil {
-				problem.Store(&err)
-			}
 			mu.Lock()
 			defer mu.Unlock()
 			found = append(found, below...)
+			return err
 		})
 	}
-	all.Wait()
-	if err := problem.Load(); err != nil {
-		return nil, *err
-	}
-	return found, nil
+	err = all.Wait()
+	return found, err
 }
 
 // irrevocable counts the leases that Vault has given up.

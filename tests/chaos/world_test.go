@@ -14,6 +14,7 @@ import (
 	"github.com/aws/smithy-go"
 	"github.com/hashicorp/go-cleanhttp"
 	"github.com/hashicorp/vault/api"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
@@ -237,21 +238,27 @@ func (w *world) ledger(vault *lab.Vault, path string) ([]ledger.Grant, error) {
 	if err != nil {
 		return nil, err
 	}
+	var mu sync.Mutex
 	var grants []ledger.Grant
+	var all errgroup.Group
+	all.SetLimit(16)
 	for _, bucket := range buckets {
 		ids, err := keys(w.t.Context(), vault.Client, folder+bucket)
 		if err != nil {
 			return nil, err
 		}
 		for _, id := range ids {
-			grant, err := stored(w.t.Context(), vault.Client, folder+bucket+id)
-			if err != nil {
-				return nil, err
-			}
-			if grant != nil {
-				grants = append(grants, *grant)
-			}
+			all.Go(func() error {
+				grant, err := stored(w.t.Context(), vault.Client, folder+bucket+id)
+				mu.Lock()
+				defer mu.Unlock()
+				if grant != nil {
+					grants = append(grants, *grant)
+				}
+				return err
+			})
 		}
 	}
-	return grants, nil
+	err = all.Wait()
+	return grants, err
 }

@@ -60,7 +60,6 @@ func NewFaults(t testing.TB, target string) *Faults {
 		},
 		ModifyResponse: faults.answered,
 		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }, // cuts the connection
-		ErrorLog:       nil,
 	}
 	server := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
 		met := faults.next()
@@ -72,7 +71,8 @@ func NewFaults(t testing.TB, target string) *Faults {
 			return
 		case Hang:
 			_, _ = io.Copy(io.Discard, request.Body) // only then is it seen that the caller gives up
-			met.wait(request.Context())
+			met.caller = request.Context()
+			met.wait()
 			panic(http.ErrAbortHandler)
 		case Twice:
 			if err := faults.send(request); err != nil {
@@ -80,7 +80,11 @@ func NewFaults(t testing.TB, target string) *Faults {
 			}
 		case None, Lose, Late, Mute:
 		}
-		pass.ServeHTTP(writer, request.WithContext(context.WithValue(request.Context(), metKey{}, met)))
+		// A call that has been sent is answered, even to a caller who has gone.
+		met.caller = request.Context()
+		call, cancel := context.WithCancel(context.WithValue(context.WithoutCancel(request.Context()), metKey{}, met))
+		defer cancel()
+		pass.ServeHTTP(writer, request.WithContext(call))
 	}))
 	t.Cleanup(func() {
 		faults.Heal() // a server that is closed waits for its calls
@@ -94,14 +98,15 @@ func NewFaults(t testing.TB, target string) *Faults {
 type met struct {
 	fault  Fault
 	healed chan struct{}
+	caller context.Context
 }
 
 type metKey struct{}
 
 // wait waits until the caller gives up or the proxy is healed.
-func (m met) wait(ctx context.Context) {
+func (m met) wait() {
 	select {
-	case <-ctx.Done():
+	case <-m.caller.Done():
 	case <-m.healed:
 	}
 }
@@ -121,13 +126,10 @@ func (f *Faults) answered(answer *http.Response) error {
 	case Lose:
 		return errLost
 	case Mute:
-		met.wait(answer.Request.Context())
+		met.wait()
 		return errLost
 	case Late:
-		select {
-		case <-time.After(behind):
-		case <-answer.Request.Context().Done():
-		}
+		time.Sleep(behind)
 	case None, Cut, Fail, Twice, Hang:
 	}
 	return nil
