@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build tools demo dev test unit acceptance chaos soak fuzz check catalog clean
+.PHONY: help build tools demo dev test unit acceptance chaos soak fuzz bench check catalog clean
 
 PLUGIN  := bin/vault-plugin-secrets-precision
 PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
@@ -57,6 +57,9 @@ soak: ## Mint and revoke at full load for SOAKTIME, and watch what the plugin ta
 
 fuzz: ## Fuzz what parses input from outside, FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## Measure what has to stay fast, in memory
+	@go test -run '^$$' -bench . -benchmem . ./internal/...
 
 check: ## Check format, vet, staticcheck, known vulnerabilities, tidy modules
 	@scripts/tools.sh staticcheck govulncheck

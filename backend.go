@@ -30,9 +30,6 @@ var Version = "v0.1.0"
 // document, and so the names of generated clients' functions.
 const operationPrefix = "precision"
 
-// historyRetention is how long grants are remembered that have ended.
-const historyRetention = 90 * 24 * time.Hour
-
 type backend struct {
 	*framework.Backend
 
@@ -46,6 +43,8 @@ type backend struct {
 	sweeper *sweep.Sweeper
 	targets cache[openTarget]
 	roles   cache[openRole]
+
+	tidyConfigs cache[tidyConfig] // of one entry
 	// definitions is held while a target or a role is written or deleted, so
 	// that no role is left without its target; and, for reading, from the time
 	// that a mint looks its target up until its grant is in the ledger's index,
@@ -83,6 +82,9 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			b.pathPreview(),
 			b.pathCheck(),
 			b.pathCatalog(),
+			b.pathMetrics(),
+			b.pathGrants(),
+			b.pathTidy(),
 		),
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{
@@ -107,7 +109,9 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		return nil, err
 	}
 	b.grants = lifecycle.New(b.Logger(), now)
-	b.sweeper = &sweep.Sweeper{Grants: b.grants, Open: b.enderOf, Log: b.Logger(), Retention: historyRetention}
+	b.sweeper = &sweep.Sweeper{
+		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Settings: b.sweepSettings, Log: b.Logger(),
+	}
 	return b, nil
 }
 
@@ -164,6 +168,9 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	}
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
 		b.roles.drop(name)
+	}
+	if key == tidyConfigKey {
+		b.tidyConfigs.drop(key)
 	}
 }
 

@@ -124,6 +124,36 @@ func (e *engine) revokeLease(lease *logical.Secret) error {
 	return err
 }
 
+// A patch adds to an object and takes from it; what it does not name stays.
+func TestAPatchMergesObjects(t *testing.T) {
+	e := newEngine(t)
+	type object = map[string]any
+	conditions := func() string {
+		return fmt.Sprint(e.do(logical.ReadOperation, "roles/reset", nil).Data["conditions"])
+	}
+	e.do(logical.UpdateOperation, "roles/reset", object{"conditions": object{"StringEquals": object{"a:b": "1", "a:c": json.Number("2")}}})
+	for _, step := range []struct {
+		operation logical.Operation
+		given     any
+		want      string
+	}{
+		{logical.PatchOperation, object{"Bool": object{"a:d": true}}, "map[Bool:map[a:d:true] StringEquals:map[a:b:1 a:c:2]]"},
+		{logical.PatchOperation, object{"StringEquals": object{"a:b": "3"}}, "map[Bool:map[a:d:true] StringEquals:map[a:b:3 a:c:2]]"},
+		{logical.PatchOperation, `{"StringEquals": {"a:c": null}}`, "map[Bool:map[a:d:true] StringEquals:map[a:b:3]]"},
+		{logical.PatchOperation, object{"Bool": nil}, "map[StringEquals:map[a:b:3]]"},
+		{logical.UpdateOperation, object{"Bool": object{"a:d": true}}, "map[Bool:map[a:d:true]]"},
+		{logical.PatchOperation, nil, "<nil>"},
+	} {
+		e.do(step.operation, "roles/reset", object{"conditions": step.given})
+		if got := conditions(); got != step.want {
+			t.Errorf("after %s of %v the conditions are %s, want %s", step.operation, step.given, got, step.want)
+		}
+	}
+	if response, err := e.try(logical.PatchOperation, "roles/reset", object{"conditions": object{"Bool": object{"a:d": nil}}}); err != nil || !response.IsError() {
+		t.Errorf("an operator without keys: %v %v", response, err)
+	}
+}
+
 func TestAMintWritesOnceAndARevokeOnce(t *testing.T) {
 	e := newEngine(t)
 	e.do(logical.ReadOperation, "creds/reset/T-1", nil) // fills the caches

@@ -88,6 +88,7 @@ func (b *backend) orderFor(ctx context.Context, req *logical.Request, data *fram
 		Bounds:      bounds,
 		EntityID:    req.EntityID,
 		DisplayName: req.DisplayName,
+		Accessor:    req.ClientTokenAccessor,
 	}, stored, nil
 }
 

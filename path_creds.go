@@ -2,6 +2,7 @@ package precision
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"strings"
 	"sync"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
 func (b *backend) pathCreds() []*framework.Path {
@@ -83,6 +87,7 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	defer recorded()
 	order, warnings, err := b.order(ctx, req, data)
 	if err != nil {
+		b.countRefusal(ctx, req, data, err)
 		return refuse(err)
 	}
 	order.Recorded = recorded
@@ -102,6 +107,17 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	response := b.lease(issued, answer)
 	response.Warnings = warnings
 	return response, nil
+}
+
+// countRefusal counts an order that was refused before it got to its target.
+func (b *backend) countRefusal(ctx context.Context, req *logical.Request, data *framework.FieldData, err error) {
+	name, misnamed := nameIn(data, "role")
+	if mendable := new(invalid.Error); misnamed != nil || !errors.As(err, &mendable) {
+		return
+	}
+	if stored, err := b.openRole(ctx, req.Storage, name); err == nil {
+		b.grants.Metrics.Count(stored.Target, telemetry.Mint, telemetry.Refused)
+	}
 }
 
 const credsHelp = `

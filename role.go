@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -105,7 +106,7 @@ func (r role) validate(opened openTarget, now time.Time) (warnings []string, err
 		}
 		return nil
 	})
-	return append(advice.Definition, advice.Mint...), err
+	return slices.Concat(definition.Advice(), advice.Definition, advice.Mint), err
 }
 
 // lifetime is how long a credential lives for which the caller asked for

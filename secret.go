@@ -12,6 +12,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/sweep"
 )
 
 // secretType names the one kind of lease that this engine gives.
@@ -75,11 +76,11 @@ func (b *backend) enderOf(ctx context.Context, storage logical.Storage, grant le
 	opened, err := b.openTarget(ctx, storage, grant.Target)
 	switch {
 	case errors.Is(err, errNoTarget):
-		return nil, fmt.Errorf("grant %s can't be ended because target %q is not configured any more: configure it again and revoke the lease again", grant.ID, grant.Target)
+		return nil, fmt.Errorf("grant %s can't be ended because target %q is not configured any more: configure it again and revoke the lease again: %w", grant.ID, grant.Target, sweep.ErrUnreachable)
 	case err != nil:
 		return nil, err
 	case opened.system != grant.System:
-		return nil, fmt.Errorf("grant %s can't be ended because target %q is another system now, or another user's: configure it as it was and revoke the lease again", grant.ID, grant.Target)
+		return nil, fmt.Errorf("grant %s can't be ended because target %q is another system now, or another user's: configure it as it was and revoke the lease again: %w", grant.ID, grant.Target, sweep.ErrUnreachable)
 	}
 	return opened.provider, nil
 }

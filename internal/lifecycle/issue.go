@@ -2,19 +2,19 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
-
-// mintTimeout bounds a mint at the target.
-const mintTimeout = 30 * time.Second
 
 // Order is what a caller asked for, checked and admitted.
 type Order struct {
@@ -29,6 +29,7 @@ type Order struct {
 	TTL         time.Duration   // at least 1 s
 	EntityID    string
 	DisplayName string
+	Accessor    string // of the caller's token
 	// Limit refuses, if set, a grant for which there is no room among those that
 	// live. It is called while nothing else is admitted, and must be quick.
 	Limit func(ledger.Counts) error
@@ -75,14 +76,31 @@ func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
 // hung up, without a lease and without a revoke; so if ctx has ended by the
 // time the credential exists, the grant is ended at once.
 func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
+	issued, err := m.issue(ctx, storage, order)
+	outcome := outcomeOf(order.Provider, err)
+	if err != nil && ctx.Err() != nil {
+		outcome = telemetry.HungUp
+	}
+	m.Metrics.Count(order.Target, telemetry.Mint, outcome)
+	return issued, err
+}
+
+func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
 	now := m.Now()
 	policy, expiresAt, err := order.Compile(now)
 	if err != nil {
 		return Issued{}, err
 	}
+	if err := m.lane(order.Target).Refuses(circuit.Mint); err != nil { // before anything is written
+		return Issued{}, unavailable(order.Target, err)
+	}
+	own, err := m.LedgerID(ctx, storage)
+	if err != nil {
+		return Issued{}, err
+	}
 	id := ledger.NewID(expiresAt)
 	handle, err := order.Provider.Prepare(provider.Grant{
-		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, Options: order.Bounds.Options,
+		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, ExpiresAt: expiresAt, Options: order.Bounds.Options,
 	})
 	if err != nil {
 		return Issued{}, err
@@ -90,17 +108,27 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 	grant := ledger.Grant{
 		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Base: baseOf(order.Provider, handle),
 		Role: order.Role, Task: order.Task, Action: order.Scope.Action(), Resource: order.Scope.Resource(),
-		EntityID: order.EntityID, DisplayName: order.DisplayName,
+		EntityID: order.EntityID, DisplayName: order.DisplayName, Accessor: order.Accessor,
 		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
 	}
+	order.describe(&grant)
 	if err := m.record(ctx, storage, grant, order); err != nil {
 		return Issued{}, err
 	}
 
-	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTimeout)
-	defer cancel()
-	credential, err := order.Provider.Mint(detached, handle, policy, expiresAt)
-	if err != nil {
+	var credential provider.Credential
+	called := false
+	err = m.call(ctx, order.Target, order.Provider, circuit.Mint, func(ctx context.Context) error {
+		called = true
+		credential, err = order.Provider.Mint(ctx, handle, policy, expiresAt)
+		return err
+	})
+	switch {
+	case err != nil && !called:
+		m.withdraw(ctx, storage, order, grant)
+		return Issued{}, err // which means something to Vault as it is
+	case err != nil:
+		m.Log.Warn("mint failed", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "outcome", outcomeOf(order.Provider, err), "error", err)
 		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, fmt.Errorf("minting on target %q: %w", order.Target, err)
 	}
@@ -122,6 +150,30 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 	lease := max(remaining.Truncate(time.Second), time.Second)
 	m.Log.Info("grant issued", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt)
 	return Issued{Grant: grant, Policy: policy, Credential: credential, Lease: lease}, nil
+}
+
+// describe writes down what else the order narrows the grant to.
+func (o Order) describe(grant *ledger.Grant) {
+	for _, companion := range o.Scope.Companions() {
+		grant.Companions = append(grant.Companions, companion.String())
+	}
+	if conditions := o.Scope.Conditions(); len(conditions) > 0 {
+		block := map[string]map[string][]string{}
+		for _, condition := range conditions {
+			if block[condition.Operator] == nil {
+				block[condition.Operator] = map[string][]string{}
+			}
+			block[condition.Operator][condition.Key] = condition.Values
+		}
+		text, err := json.Marshal(block)
+		if err != nil {
+			panic(err) // strings can always be marshalled
+		}
+		grant.Conditions = string(text)
+	}
+	if o.Bounds.SourceIP.IsValid() {
+		grant.SourceIP = o.Bounds.SourceIP.String()
+	}
 }
 
 // record admits a grant and writes it down.
@@ -149,10 +201,26 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 // sweeper, and dies at the target at its ExpiresAt.
 func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: cause}
-	err := m.act(context.WithoutCancel(ctx), grant.ID, false, func(ctx context.Context) error {
+	err := m.act(context.WithoutCancel(ctx), ended, false, func(ctx context.Context) error {
 		return m.end(ctx, storage, ended, true)
 	})
 	if err != nil {
-		m.Log.Error("abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "why", cause, "error", err)
+		m.Log.Error("an abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", cause, "error", err)
+	}
+}
+
+// withdraw closes the record of a grant that the target was never asked for.
+// What it can't write, the sweeper meets.
+func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant) {
+	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target}
+	err := m.act(context.WithoutCancel(ctx), ended, false, func(ctx context.Context) error {
+		if known, err := m.find(ctx, storage, grant.ID); err == nil && known.Finished() {
+			return nil // somebody has ended it meanwhile
+		}
+		grant.State, grant.Ending, grant.EndedAt = ledger.Failed, ledger.MintFailed, m.Now().UTC()
+		return m.write(ctx, storage, grant)
+	})
+	if err != nil {
+		m.Log.Error("a grant that was not minted could not be withdrawn", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "error", err)
 	}
 }

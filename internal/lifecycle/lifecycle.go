@@ -16,6 +16,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
 const (
@@ -35,18 +36,19 @@ var (
 
 // Manager issues and ends the grants of one mount.
 type Manager struct {
-	Log   hclog.Logger
-	Now   func() time.Time
-	Index *ledger.Index
+	Log     hclog.Logger
+	Now     func() time.Time
+	Index   *ledger.Index
+	Metrics *telemetry.Registry
 
 	life    context.Context // of all that goes on behind requests
 	close   context.CancelFunc
 	start   sync.Once
 	standby atomic.Bool
 
-	slots  chan struct{} // one for each end under way
 	mu     sync.Mutex
 	actors map[string]*actor // the ends under way, by grant
+	lanes  map[string]*lane  // by target
 
 	idMu     sync.Mutex
 	ledgerID string
@@ -54,7 +56,7 @@ type Manager struct {
 
 // New makes a manager that does nothing yet.
 func New(log hclog.Logger, now func() time.Time) *Manager {
-	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), slots: make(chan struct{}, maxEnds), actors: map[string]*actor{}}
+	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), Metrics: telemetry.New(), actors: map[string]*actor{}, lanes: map[string]*lane{}}
 	m.life, m.close = context.WithCancel(context.Background())
 	return m
 }
@@ -71,7 +73,10 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 		able, err := writes()
 		switch {
 		case err == nil && able:
-			_ = m.Index.Rebuild(m.life, storage, m.Log, m.Now) // fails when life ends
+			started := m.Now()
+			if m.Index.Rebuild(m.life, storage, m.Log, m.Now) == nil { // fails when life ends
+				m.Metrics.Rebuilt(m.Now().Sub(started))
+			}
 			return
 		case err == nil:
 			m.standby.Store(true)

@@ -93,6 +93,7 @@ type Question struct {
 	SourceIP         netip.Addr          // invalid where it is not known
 	Context          map[string][]string // further condition keys
 	ResourcePolicy   string              // of the resource; empty for none
+	Options          Settings            // of the role whose credential is asked about
 }
 
 // Verdict says what the target would answer.
@@ -106,12 +107,14 @@ type Verdict struct {
 
 // Grant is what Prepare may put into names and marks.
 type Grant struct {
-	ID       string // unguessable and unique
-	Mount    string // UUID of the mount
-	Role     string
-	Task     string   // empty where the caller gave none
-	EntityID string   // empty for a caller without an entity
-	Options  Settings // the role's fields for this provider
+	ID        string // unguessable and unique
+	Mount     string // UUID of the mount
+	Ledger    string // the ledger's own id, which is another in each cluster
+	Role      string
+	Task      string    // empty where the caller gave none
+	EntityID  string    // empty for a caller without an entity
+	ExpiresAt time.Time // when the target is to end it by itself
+	Options   Settings  // the role's fields for this provider
 }
 
 // Policy is what a credential may do in the target's own notation. An empty

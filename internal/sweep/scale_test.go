@@ -39,13 +39,3 @@ func TestASweepWithNothingDueLeavesStorageAlone(t *testing.T) {
 		}
 	}
 }
-
-// A sweep over 100,000 live grants of which none is due.
-func BenchmarkSweepWithNothingDue(b *testing.B) {
-	w := newWorld(b)
-	w.remember(100_000)
-	w.want(Result{})
-	for b.Loop() {
-		w.want(Result{})
-	}
-}

@@ -48,10 +48,14 @@ type world struct {
 	storage *countingStorage
 	target  *providertest.Fake
 	clock   time.Time
+
+	settings Settings
+	targets  []Target
 }
 
 func newWorld(t testing.TB) *world {
 	w := &world{t: t, storage: &countingStorage{}, target: &providertest.Fake{}, clock: time.Date(2026, 3, 29, 2, 0, 0, 0, time.UTC)}
+	w.settings = Settings{Retention: 24 * time.Hour, OrphanInterval: time.Hour}
 	w.restart()
 	t.Cleanup(func() { w.Grants.Close() })
 	return w
@@ -65,7 +69,9 @@ func (w *world) restart() {
 		Open: func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error) {
 			return w.target, nil
 		},
-		Log: hclog.NewNullLogger(), Retention: 24 * time.Hour,
+		Targets:  func(context.Context, logical.Storage) ([]Target, error) { return w.targets, nil },
+		Settings: func(context.Context, logical.Storage) (Settings, error) { return w.settings, nil },
+		Log:      hclog.NewNullLogger(), Mount: "mount",
 	}
 	if err := w.Grants.Index.Rebuild(w.t.Context(), w.storage, hclog.NewNullLogger(), w.Grants.Now); err != nil {
 		w.t.Fatal(err)
@@ -208,7 +214,7 @@ func TestHistory(t *testing.T) {
 	if _, err := ledger.Get(t.Context(), w.storage, issued.Grant.ID); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("the record is still there: %v", err)
 	}
-	w.clock = w.clock.Add(w.Retention)
+	w.clock = w.clock.Add(w.settings.Retention)
 	w.want(Result{Retired: 1})
 }
 

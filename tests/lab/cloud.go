@@ -45,12 +45,14 @@ type Cloud struct {
 // Account is the number of moto's one account.
 const Account = "123456789012"
 
-// enginePolicy is the least that the engine needs of IAM. On AWS the resource
+// enginePolicy is the least that the engine needs of IAM, with what finding
+// orphans takes. On AWS the resource
 // would be arn:aws:iam::<account>:user/precision/*; moto judges IAM's own
 // actions without one.
 const enginePolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Resource":"*","Action":[
  "iam:CreateUser","iam:TagUser","iam:PutUserPolicy","iam:CreateAccessKey",
- "iam:DeleteAccessKey","iam:DeleteUserPolicy","iam:DeleteUser","iam:ListAccessKeys"]}]}`
+ "iam:DeleteAccessKey","iam:DeleteUserPolicy","iam:DeleteUser","iam:ListAccessKeys",
+ "iam:ListUsers","iam:GetUser"]}]}`
 
 const auditorPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
 
@@ -164,6 +166,23 @@ func (c *Cloud) Users(ctx context.Context) ([]User, error) {
 		users = append(users, user)
 	}
 	return users, nil
+}
+
+// AddUser makes a user with an access key, as a stranger with rights over IAM would.
+func (c *Cloud) AddUser(ctx context.Context, user User) (Key, error) {
+	client := c.iam(c.auditor)
+	input := &iam.CreateUserInput{UserName: aws.String(user.Name), Path: aws.String(user.Path)}
+	for key, value := range user.Tags {
+		input.Tags = append(input.Tags, types.Tag{Key: aws.String(key), Value: aws.String(value)})
+	}
+	if _, err := client.CreateUser(ctx, input); err != nil {
+		return Key{}, err
+	}
+	made, err := client.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: aws.String(user.Name)})
+	if err != nil {
+		return Key{}, err
+	}
+	return Key{Access: *made.AccessKey.AccessKeyId, Secret: *made.AccessKey.SecretAccessKey}, nil
 }
 
 // AddPolicy makes a managed policy that allows everything, and returns its ARN.

@@ -41,6 +41,9 @@ func checkConditions(action catalog.Action, found resolved, conditions []scope.C
 		if problem := unsuited(condition.Operator, key.Type); problem != "" {
 			return nil, wrong(problem, "use an operator for keys of type "+key.Type)
 		}
+		if err := checkAddresses(condition); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := iampolicy.DenyUnless(action.Name, block(conditions)); err != nil {
 		return nil, err
@@ -147,4 +150,21 @@ func (g grant) bound() (allow iampolicy.Conditions, fence []iampolicy.Statement,
 		return nil, nil, fmt.Errorf("aws: %w", err)
 	}
 	return allow, fence, nil
+}
+
+// checkAddresses holds a value that was filled into an address to its slot: with
+// a "/" it would end the address and make a range of it.
+func checkAddresses(condition scope.Condition) error {
+	if !strings.Contains(condition.Operator, "IpAddress") {
+		return nil
+	}
+	for _, text := range condition.Texts() {
+		for _, filled := range text.Filled() {
+			value := text.String()[filled.Start:filled.End]
+			if strings.Contains(value, "/") && value != text.String() {
+				return invalid.Field(string(filled.Reference), value, "with \"/\" it would make another range of "+condition.Key, "give one part of an address")
+			}
+		}
+	}
+	return nil
 }

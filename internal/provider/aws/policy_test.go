@@ -171,9 +171,10 @@ func TestAdvice(t *testing.T) {
 		role             role
 		definition, mint string
 	}{
-		"escalation": {grants("iam:CreateAccessKey", "arn:aws:iam::123456789012:user/ci"), "", "more than this grant"},
-		"dependent":  {grants("lambda:CreateFunction", "arn:aws:lambda:eu-west-1:123456789012:function:app"), "iam:PassRole", ""},
-		"encryption": {grants("s3:GetObject", uploads).with("kms_key", key), "kms:Decrypt", ""},
+		"escalation":   {grants("iam:CreateAccessKey", "arn:aws:iam::123456789012:user/ci"), "", "more than this grant"},
+		"dependent":    {grants("lambda:CreateFunction", "arn:aws:lambda:eu-west-1:123456789012:function:app"), "iam:PassRole", ""},
+		"whole bucket": {grants("s3:ListBucket", "arn:aws:s3:::releases"), "every key of the bucket", ""},
+		"encryption":   {grants("s3:GetObject", uploads).with("kms_key", key), "kms:Decrypt", ""},
 	} {
 		granted, err := scope.New(test.role.Action, test.role.Resource)
 		if err != nil {

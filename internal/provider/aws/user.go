@@ -58,14 +58,16 @@ func (u *users) prepare(grant provider.Grant) (provider.Handle, error) {
 	name := strings.TrimRight("precision-"+grant.ID+"-"+grant.Role+"-"+grant.Task, "-")
 	handle := provider.Handle{
 		handleUser: name[:min(len(name), maxUserName)],
-		handlePath: "/precision/" + grant.Mount + "/",
+		handlePath: userPath(grant.Mount),
 	}
 	for key, value := range map[string]string{
 		handleBoundary:       grant.Options.Text("permissions_boundary_arn"),
-		tagPrefix + "mount":  grant.Mount,
+		tagMount:             grant.Mount,
+		tagLedger:            grant.Ledger,
+		tagGrant:             grant.ID,
+		tagExpires:           grant.ExpiresAt.UTC().Format(time.RFC3339),
 		tagPrefix + "role":   grant.Role,
 		tagPrefix + "task":   grant.Task,
-		tagPrefix + "grant":  grant.ID,
 		tagPrefix + "entity": grant.EntityID,
 	} {
 		if value != "" {
