@@ -17,9 +17,9 @@ import (
 )
 
 // The leader steps down, nodes die, and come back: leases and ledger go on on
-// whichever node leads, and each credential is ended once.
+// whichever node leads, and each credential is ended once. It is not run beside
+// the others, since it looks at how long something takes.
 func TestCluster(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t, lab.Options{Moto: true, Nodes: 3})
 	one, err := lab.Leader(t.Context(), w.Nodes...)
 	if err != nil {
