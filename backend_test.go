@@ -60,12 +60,12 @@ func (s *countingStorage) Delete(ctx context.Context, key string) error {
 // engine is a backend on a fake target, with target "db" and role "reset".
 type engine struct {
 	*backend
-	t       *testing.T
+	t       testing.TB
 	storage *countingStorage
 	target  *providertest.Fake
 }
 
-func newEngine(t *testing.T) *engine {
+func newEngine(t testing.TB) *engine {
 	e := &engine{t: t, storage: &countingStorage{}, target: &providertest.Fake{}}
 	e.backend = e.open(&logical.StaticSystemView{
 		DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour,
@@ -102,7 +102,7 @@ func (e *engine) do(operation logical.Operation, path string, data map[string]an
 }
 
 // kept is a lease as Vault keeps it: as JSON.
-func kept(t *testing.T, secret *logical.Secret) *logical.Secret {
+func kept(t testing.TB, secret *logical.Secret) *logical.Secret {
 	t.Helper()
 	text, err := json.Marshal(secret.InternalData)
 	if err != nil {

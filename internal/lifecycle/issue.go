@@ -16,6 +16,9 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
+// recordTimeout bounds the writing down of a grant before its mint.
+const recordTimeout = 30 * time.Second
+
 // Order is what a caller asked for, checked and admitted.
 type Order struct {
 	Provider    provider.Provider
@@ -131,6 +134,10 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	if err := m.record(ctx, storage, grant, order); err != nil {
 		return Issued{}, err
 	}
+	if ctx.Err() != nil {
+		m.withdraw(ctx, storage, order, grant, ledger.CallerHungUp)
+		return Issued{}, ctx.Err()
+	}
 
 	var credential provider.Credential
 	called := false
@@ -141,7 +148,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	})
 	switch {
 	case err != nil && !called:
-		m.withdraw(ctx, storage, order, grant)
+		m.withdraw(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, err // which means something to Vault as it is
 	case err != nil:
 		m.Log.Warn("mint failed", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "outcome", outcomeOf(order.Provider, err), "error", err)
@@ -205,7 +212,10 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 	if order.Recorded != nil {
 		order.Recorded()
 	}
-	if err := ledger.Put(ctx, storage, grant); err != nil {
+	// A caller who hangs up must not leave open whether storage has taken it.
+	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := ledger.Put(detached, storage, grant); err != nil {
 		// Storage may have taken it. Nothing is minted, and the sweeper meets it.
 		m.Index.Remove(grant.ID)
 		return err
@@ -229,13 +239,13 @@ func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Or
 
 // withdraw closes the record of a grant that the target was never asked for.
 // What it can't write, the sweeper meets.
-func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant) {
+func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target}
 	err := m.act(context.WithoutCancel(ctx), ended, begins, func(ctx context.Context) error {
 		if known, err := m.find(ctx, storage, grant.ID); err == nil && known.Finished() {
 			return nil // somebody has ended it meanwhile
 		}
-		grant.State, grant.Ending, grant.EndedAt = ledger.Failed, ledger.MintFailed, m.Now().UTC()
+		grant.State, grant.Ending, grant.EndedAt = cause.State(), cause, m.Now().UTC()
 		return m.write(ctx, storage, grant)
 	})
 	if err != nil {

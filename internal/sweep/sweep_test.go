@@ -21,7 +21,14 @@ import (
 // countingStorage counts what a sweep does to storage.
 type countingStorage struct {
 	logical.InmemStorage
-	reads, writes atomic.Int64
+	reads, lists, writes atomic.Int64
+}
+
+func (s *countingStorage) all() int64 { return s.reads.Load() + s.lists.Load() + s.writes.Load() }
+
+func (s *countingStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	s.lists.Add(1)
+	return s.InmemStorage.List(ctx, prefix)
 }
 
 func (s *countingStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
@@ -37,7 +44,7 @@ func (s *countingStorage) Put(ctx context.Context, entry *logical.StorageEntry) 
 // world is a sweeper, its storage and a target, with a clock that stands still.
 type world struct {
 	*Sweeper
-	t       *testing.T
+	t       testing.TB
 	storage *countingStorage
 	target  *providertest.Fake
 	clock   time.Time
@@ -46,7 +53,7 @@ type world struct {
 	targets  []Target
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{t: t, storage: &countingStorage{}, target: &providertest.Fake{}, clock: time.Date(2026, 3, 29, 2, 0, 0, 0, time.UTC)}
 	w.settings = Settings{Retention: 24 * time.Hour, OrphanInterval: time.Hour}
 	w.restart()

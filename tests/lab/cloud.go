@@ -297,6 +297,8 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 		}
 		request.Out.Body = io.NopCloser(bytes.NewReader(body))
 		request.Out.ContentLength = int64(len(body))
+	}, ErrorHandler: func(http.ResponseWriter, *http.Request, error) {
+		panic(http.ErrAbortHandler) // as if there were no proxy
 	}, ModifyResponse: func(answer *http.Response) error {
 		if answer.StatusCode < http.StatusBadRequest {
 			return nil
