@@ -46,10 +46,14 @@ type backend struct {
 	roles   cache[openRole]
 
 	tidyConfigs cache[tidyConfig] // of one entry
-	// definitions is held while a target or a role is written or deleted, so
-	// that no role is left without its target; and, for reading, from the time
-	// that a mint looks its target up until its grant is in the ledger's index,
-	// so that a target is not deleted or moved under a grant that it can't see yet.
+	// edits is held while a role or a target is written or deleted, so that what
+	// is checked against the others still holds when it is stored. Trying a role
+	// can take a while, and no mint waits for it.
+	edits sync.Mutex
+	// definitions is held while a target is written or deleted, after edits; and,
+	// for reading, from the time that a mint looks its target up until its grant
+	// is in the ledger, so that a target is not deleted or moved under a grant
+	// that it can't see yet.
 	definitions sync.RWMutex
 	rotating    sync.Mutex // held while a root credential is rotated, or what that has left is cleared away
 }

@@ -144,7 +144,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	if err := b.define(ctx, req.Storage, func() error { return b.targetStays(ctx, req.Storage, name, configured) }); err != nil {
 		return refuse(err)
 	}
-	defer b.definitions.Unlock()
+	defer b.defined()
 	err = writeEntry(ctx, req.Storage, configPrefix+name, configured.target)
 	b.targets.drop(name) // on an error too: storage may have taken the write
 	if err != nil {
@@ -205,17 +205,18 @@ func (b *backend) liveGrants(name string) (int, error) {
 	return b.grants.Index.Count(ledger.Query{Target: name}, b.grants.Now()), nil
 }
 
-// define locks the definitions and has them checked, and leaves them locked if
-// the check has nothing against it. Where it has to wait for the ledger, mints
-// don't wait with it.
+// define locks what is defined and has it checked, and leaves it locked, for
+// defined to unlock, if the check has nothing against it. Where it has to wait for
+// the ledger, mints don't wait with it.
 func (b *backend) define(ctx context.Context, storage logical.Storage, check func() error) error {
 	for {
+		b.edits.Lock()
 		b.definitions.Lock()
 		err := check()
 		if err == nil {
 			return nil
 		}
-		b.definitions.Unlock()
+		b.defined()
 		if !errors.Is(err, lifecycle.ErrRebuilding) {
 			return err
 		}
@@ -224,6 +225,12 @@ func (b *backend) define(ctx context.Context, storage logical.Storage, check fun
 			return err
 		}
 	}
+}
+
+// defined unlocks what define has locked.
+func (b *backend) defined() {
+	b.definitions.Unlock()
+	b.edits.Unlock()
 }
 
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -240,7 +247,7 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 	}); err != nil {
 		return refuse(err)
 	}
-	defer b.definitions.Unlock()
+	defer b.defined()
 	err = deleteEntry(ctx, req.Storage, configPrefix+name)
 	b.targets.drop(name)
 	if err != nil {

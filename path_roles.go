@@ -160,8 +160,8 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return refuse(err)
 	}
-	b.definitions.Lock()
-	defer b.definitions.Unlock()
+	b.edits.Lock()
+	defer b.edits.Unlock()
 	changed, err := readRole(ctx, req.Storage, name)
 	switch {
 	case errors.Is(err, errNoRole) && req.Operation == logical.PatchOperation:
@@ -311,8 +311,8 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *fr
 	if err != nil {
 		return refuse(err)
 	}
-	b.definitions.Lock()
-	defer b.definitions.Unlock()
+	b.edits.Lock()
+	defer b.edits.Unlock()
 	err = deleteEntry(ctx, req.Storage, rolePrefix+name)
 	b.roles.drop(name)
 	if err != nil {

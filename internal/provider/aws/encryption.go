@@ -2,6 +2,7 @@ package aws
 
 import (
 	"fmt"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -52,9 +53,6 @@ func newEncryption(key string, action catalog.Action, resource scope.ARN, accoun
 	}
 	made := &encryption{key: key, actions: needed.Actions, via: strings.ReplaceAll(needed.ViaService, "{region}", arn.Region) + suffix}
 	made.context = encryptionContext(needed.Context, resource, account)
-	if slices.Contains(needed.Actions, "kms:CreateGrant") {
-		made.context = merged(made.context, iampolicy.Conditions{"BoolIfExists": {"kms:GrantIsForAWSResource": "true"}})
-	}
 	return made, nil
 }
 
@@ -83,32 +81,38 @@ func encryptionContext(pairs []catalog.ContextPair, resource scope.ARN, account 
 	return conditions
 }
 
-// allow is the right to use the key, through its service only. What has no
-// encryption context, such as looking the key up, can't be held to one.
+// allow is the right to use the key, through its service only: one statement for
+// all actions that the same conditions hold for.
 func (e *encryption) allow() []iampolicy.Statement {
 	if e == nil {
 		return nil
 	}
-	bound, free := e.actions, []string(nil)
-	if len(e.context) > 0 {
-		bound, free = nil, nil
-		for _, action := range e.actions {
-			if hasContext(action) {
-				bound = append(bound, action)
-			} else {
-				free = append(free, action)
-			}
-		}
-	}
-	via := iampolicy.Conditions{"StringLike": {"kms:ViaService": e.via}}
 	var statements []iampolicy.Statement
-	if len(bound) > 0 {
-		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: bound, Resource: e.key, Condition: merged(e.context, via)})
-	}
-	if len(free) > 0 {
-		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: free, Resource: e.key, Condition: via})
+	for _, action := range e.actions {
+		conditions := e.conditions(action)
+		at := slices.IndexFunc(statements, func(other iampolicy.Statement) bool { return reflect.DeepEqual(other.Condition, conditions) })
+		if at < 0 {
+			at = len(statements)
+			statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: []string(nil), Resource: e.key, Condition: conditions})
+		}
+		statements[at].Action = append(statements[at].Action.([]string), action)
 	}
 	return statements
+}
+
+// conditions are what an action on the key depends on. What has no encryption
+// context, such as looking the key up, can't be held to one; and a grant on the
+// key is for the service, never for whom it works for.
+// https://docs.aws.amazon.com/kms/latest/developerguide/conditions-kms.html#conditions-kms-grant-is-for-aws-resource
+func (e *encryption) conditions(action string) iampolicy.Conditions {
+	conditions := iampolicy.Conditions{"StringLike": {"kms:ViaService": e.via}}
+	if hasContext(action) {
+		conditions = merged(conditions, e.context)
+	}
+	if action == "kms:CreateGrant" {
+		conditions = merged(conditions, iampolicy.Conditions{"Bool": {"kms:GrantIsForAWSResource": "true"}})
+	}
+	return conditions
 }
 
 // hasContext says whether a request for the KMS action carries an encryption

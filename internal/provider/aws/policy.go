@@ -55,45 +55,49 @@ func (g grant) compile() (provider.Policy, error) {
 	return policy, g.checkSize(policy)
 }
 
-// allow is the grant itself. A resource that AWS owns is in no account of the
-// target's, and its ARN says so.
+// allow is the grant itself. Whose a resource is says its ARN; of those whose ARN
+// doesn't, the account is asked for. Not of the others: some requests, those for
+// EBS among them, don't say which account their resource is of, and would never
+// be allowed.
+// https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-resourceaccount
 func (g grant) allow(conditions iampolicy.Conditions) []iampolicy.Statement {
-	var own, amazons []scope.ARN
-	for i, arn := range g.resources {
-		if g.amazons[i] {
-			amazons = append(amazons, arn)
-		} else {
-			own = append(own, arn)
-		}
-	}
-	ends := iampolicy.Conditions{"DateLessThan": {"aws:CurrentTime": iampolicy.Time(g.end)}}
+	ends := iampolicy.Conditions{"DateLessThan": {keyCurrentTime: iampolicy.Time(g.end)}}
+	owned, ownerless := g.byOwner()
 	var statements []iampolicy.Statement
-	if len(own) > 0 {
-		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: g.action.Name, Resource: texts(own),
+	if len(ownerless) > 0 {
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: g.action.Name, Resource: texts(ownerless),
 			Condition: merged(conditions, ends, iampolicy.Conditions{"StringEquals": {keyResourceAccount: g.account}})})
 	}
-	if len(amazons) > 0 {
-		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: g.action.Name, Resource: texts(amazons), Condition: merged(conditions, ends)})
+	if len(owned) > 0 {
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: g.action.Name, Resource: texts(owned), Condition: merged(conditions, ends)})
 	}
 	return statements
+}
+
+// byOwner parts the resources whose ARN names their account, or AWS, from those
+// whose ARN says nothing of it, as a bucket's.
+func (g grant) byOwner() (owned, ownerless []scope.ARN) {
+	for i, arn := range g.resources {
+		if arn.Account == "" && !g.amazons[i] {
+			ownerless = append(ownerless, arn)
+		} else {
+			owned = append(owned, arn)
+		}
+	}
+	return owned, ownerless
 }
 
 // fenceAccount denies the action on what has a granted resource's name in another
 // account, where the ARN names none. The condition on the Allow is not enough,
 // for a resource's own policy would skip it.
 func (g grant) fenceAccount() []iampolicy.Statement {
-	var nameless []scope.ARN
-	for i, arn := range g.resources {
-		if arn.Account == "" && !g.amazons[i] {
-			nameless = append(nameless, arn)
-		}
-	}
-	if len(nameless) == 0 {
+	_, ownerless := g.byOwner()
+	if len(ownerless) == 0 {
 		return nil
 	}
 	var resource iampolicy.Values = "*" // shorter, and the action is denied on all else
-	if len(nameless) < len(g.resources) {
-		resource = texts(nameless)
+	if len(ownerless) < len(g.resources) {
+		resource = texts(ownerless)
 	}
 	return []iampolicy.Statement{{Effect: "Deny", Action: g.action.Name, Resource: resource,
 		Condition: iampolicy.Conditions{"StringNotEquals": {keyResourceAccount: g.account}}}}
