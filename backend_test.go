@@ -20,6 +20,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
 
 // countingStorage counts what a request does to storage, and refuses writes as
@@ -282,6 +283,48 @@ func TestInvalidate(t *testing.T) {
 }
 
 // When Vault is gone its system view answers with zeros.
+// slow compiles the resource "slow" when it is let to.
+type slow struct {
+	*providertest.Fake
+	reached func() // once
+	free    chan struct{}
+}
+
+func (s slow) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
+	if granted.Resource() == "slow" {
+		s.reached()
+		<-s.free
+	}
+	return s.Fake.Compile(granted, bounds)
+}
+
+// A role that takes long to try holds up no mint.
+func TestARoleIsTriedBesideMints(t *testing.T) {
+	e := newEngine(t)
+	reached := make(chan struct{})
+	target := slow{e.target, sync.OnceFunc(func() { close(reached) }), make(chan struct{})}
+	kind := e.target.Type()
+	kind.Open = func(provider.Settings, provider.Facts) (provider.Provider, error) { return target, nil }
+	opened, err := newBackend(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: e.System(), StorageView: e.storage, BackendUUID: "uuid"}, []provider.Type{kind}, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.backend = opened
+	var writes sync.WaitGroup
+	writes.Go(func() {
+		if response, err := e.try(logical.CreateOperation, "roles/slow", map[string]any{"target": "db", "action": "reset", "resource": "slow"}); err != nil || response.IsError() {
+			t.Errorf("the role was not written: %v, %v", response, err)
+		}
+	})
+	<-reached
+	e.do(logical.ReadOperation, "creds/reset/T-1", nil) // while the role is being tried
+	close(target.free)
+	writes.Wait()
+	if response := e.do(logical.ReadOperation, "roles/slow", nil); response == nil {
+		t.Error("the role is not there")
+	}
+}
+
 func TestVaultSaysNothing(t *testing.T) {
 	e := newEngine(t)
 	e.backend = e.open(&logical.StaticSystemView{})
