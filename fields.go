@@ -151,8 +151,12 @@ func checkType(name string, schema *framework.FieldSchema, raw any) error {
 		}
 	case framework.TypeInt:
 		switch raw.(type) {
-		case string, json.Number, int:
-			if text := fmt.Sprint(raw); !isWhole(text) {
+		case string, json.Number, int, int64, float64: // Vault hands the last to a plugin
+			text := fmt.Sprint(raw)
+			if number, ok := raw.(float64); ok {
+				text = strconv.FormatFloat(number, 'f', -1, 64)
+			}
+			if !isWhole(text) {
 				return invalid.Field(name, text, "not a whole number", "write it in digits")
 			}
 		default:
