@@ -1,12 +1,14 @@
 package chaos
 
 import (
+	"encoding/json"
 	"fmt"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/sweep"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -67,6 +69,10 @@ func TestCopiedVault(t *testing.T) {
 		t.Fatal(err)
 	}
 	original, copy := both(w.Vault, ""), both(copied, "")
+	// A copy bears the same mark, so each finds what only the other knows, and
+	// leaves it until the end that its mark states.
+	w.finds(w.Vault, copy[1].grant)
+	w.finds(copied, original[1].grant)
 	for name, vault := range map[string]*lab.Vault{"the original": w.Vault, "the copy": copied} {
 		w.eventually("what has expired is ended in "+name, func() error {
 			grants, err := w.ledger(vault, mounted)
@@ -110,4 +116,43 @@ func TestCopiedVault(t *testing.T) {
 		w.eventually("nothing is left", func() error { return w.left(vault, mounted) })
 	}
 	t.Logf("grants minted: %d; ended by the wrong one: 0; left behind: 0", len(before)+len(short)+len(original)+len(copy))
+}
+
+// finds has a Vault look for orphans until it finds a grant's, and demands that it
+// leaves that alone.
+func (w *world) finds(vault *lab.Vault, grant string) {
+	w.t.Helper()
+	w.eventually("the other's user is found", func() error {
+		w.write(vault, mounted+"/tidy", nil)
+		status, err := vault.Client.Logical().ReadWithContext(w.t.Context(), mounted+"/tidy-status")
+		if err != nil {
+			return err
+		}
+		text, err := json.Marshal(status.Data["orphans"])
+		if err != nil {
+			return err
+		}
+		var seen struct {
+			Targets map[string]struct {
+				Ended   int
+				Orphans []struct {
+					Grant string `json:"grant_id"`
+					Fate  string
+				}
+			}
+		}
+		if err := json.Unmarshal(text, &seen); err != nil {
+			return err
+		}
+		for _, orphan := range seen.Targets["prod"].Orphans {
+			if orphan.Grant != grant {
+				continue
+			}
+			if want := string(sweep.Waits); orphan.Fate != want {
+				w.t.Errorf("the user of grant %s, which the other Vault holds, %s, want %s", grant, orphan.Fate, want)
+			}
+			return nil
+		}
+		return fmt.Errorf("the status is %s", text)
+	})
 }

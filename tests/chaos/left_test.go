@@ -84,9 +84,24 @@ func (w *world) usersLeft(ctx context.Context) ([]string, error) {
 	return tasks, err
 }
 
-// left says what is left of all grants of a mount, at the targets and in Vault:
-// nil is nothing.
+// left says what is left of all grants of a mount, at the targets, in the ledger
+// and in Vault: nil is nothing.
 func (w *world) left(vault *lab.Vault, path string) error {
+	if err := w.alive(vault, path); err != nil {
+		return err
+	}
+	leases, err := leases(w.t.Context(), vault.Client, path+"/creds/")
+	if err != nil || len(leases) > 0 {
+		return fmt.Errorf("%d leases are left: %v %w", len(leases), first(leases), err)
+	}
+	if stuck, err := irrevocable(w.t.Context(), vault.Client); err != nil || stuck > 0 {
+		return fmt.Errorf("%d leases are irrevocable %w", stuck, err)
+	}
+	return nil
+}
+
+// alive says what is left at the targets and in the ledger: nil is nothing.
+func (w *world) alive(vault *lab.Vault, path string) error {
 	ctx := w.t.Context()
 	if w.Cloud != nil {
 		if users, err := w.usersLeft(ctx); err != nil || len(users) > 0 {
@@ -97,13 +112,6 @@ func (w *world) left(vault *lab.Vault, path string) error {
 		if sessions, err := w.sessionsLeft(ctx); err != nil || len(sessions) > 0 {
 			return fmt.Errorf("%d sessions are left: %v %w", len(sessions), first(sessions), err)
 		}
-	}
-	leases, err := leases(ctx, vault.Client, path+"/creds/")
-	if err != nil || len(leases) > 0 {
-		return fmt.Errorf("%d leases are left: %v %w", len(leases), first(leases), err)
-	}
-	if stuck, err := irrevocable(ctx, vault.Client); err != nil || stuck > 0 {
-		return fmt.Errorf("%d leases are irrevocable %w", stuck, err)
 	}
 	grants, err := w.ledger(vault, path)
 	if err != nil {
