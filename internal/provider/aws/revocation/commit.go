@@ -126,7 +126,7 @@ func (c *Committer) commit() {
 	c.mu.Lock()
 	c.expire(c.Now())
 	waiting := c.waiting
-	c.waiting, c.hurry = nil, false
+	c.waiting = nil
 	var next plan
 	err := c.adopt(look, seen, unseen)
 	if err == nil {
@@ -286,15 +286,13 @@ func (c *Committer) execute(next plan, revoked map[Code]*revocation) error {
 		err := c.call(func(ctx context.Context) error { return step.run(ctx, c.Policies) })
 		c.mu.Lock()
 		if err != nil {
-			// Whether it was carried out is not known: the next commit reads first.
-			held := c.layout[step.slot]
-			held.foreign = true
-			c.layout[step.slot] = held
+			// Whether it was carried out is not known: the next commit reads first. What
+			// was denied is denied in either case.
 			c.certain = false
 		} else {
 			step.done(c.layout)
 		}
-		c.force = nil
+		c.force, c.watch = nil, c.Now().Add(Quarantine)
 		c.mu.Unlock()
 		if err != nil {
 			return fmt.Errorf("revocation: changing the base role's policies: %w", err)
@@ -353,8 +351,5 @@ func (c *Committer) settle(revoked map[Code]*revocation) {
 		if _, found := there[prefix]; !found && until.IsZero() {
 			c.denied[prefix] = now.Add(Quarantine)
 		}
-	}
-	if len(c.layout) > 0 {
-		c.watch = now.Add(Quarantine)
 	}
 }

@@ -47,7 +47,7 @@ func cover(revoked, live []Code) []Prefix {
 		if next < len(live) {
 			length = max(length, common(code.text, live[next].text)+1)
 		}
-		if prefix := code.prefix(length); len(prefixes) == 0 || prefixes[len(prefixes)-1] != prefix {
+		if prefix := code.prefix(min(length, codeLength)); len(prefixes) == 0 || prefixes[len(prefixes)-1] != prefix {
 			prefixes = append(prefixes, prefix)
 		}
 	}

@@ -12,10 +12,7 @@ import (
 	"time"
 )
 
-var (
-	testMark  = NewMark("0b5c7a52-7d7c-4a31-b50e-7c4b8f3f2b11", "ledger-1")
-	testStart = time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
-)
+var testMark = NewMark("0b5c7a52-7d7c-4a31-b50e-7c4b8f3f2b11", "ledger-1")
 
 func newRandom(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 20261124)) }
 

@@ -49,6 +49,17 @@ func (l layout) slots(room Room) []int {
 	return slots
 }
 
+// overfull are the policies that hold more than they may by now.
+func (l layout) overfull(room Room) map[int]bool {
+	slots := map[int]bool{}
+	for slot, policy := range l {
+		if policy.attached && size(policy.entries) > entryRoom(room.document(slot)) {
+			slots[slot] = true
+		}
+	}
+	return slots
+}
+
 // arrangement is what policies are to hold, by slot. What is not in it stays as
 // it is.
 type arrangement map[int][]Prefix
@@ -58,12 +69,19 @@ type packing struct {
 	slots  []int
 	free   map[int]int // characters
 	target arrangement
+	frozen map[int]bool // policies that stay as they are
+	fixed  prefixSet    // what these hold
 }
 
-func newPacking(old layout, room Room) *packing {
-	p := &packing{slots: old.slots(room), free: map[int]int{}, target: arrangement{}}
+func newPacking(old layout, room Room, frozen map[int]bool) *packing {
+	p := &packing{slots: old.slots(room), free: map[int]int{}, target: arrangement{}, frozen: frozen, fixed: prefixSet{}}
 	for _, slot := range p.slots {
-		p.free[slot] = entryRoom(room.document(slot))
+		if frozen[slot] {
+			p.free[slot] = 0
+			maps.Copy(p.fixed, newPrefixSet(old[slot].entries))
+		} else {
+			p.free[slot] = entryRoom(room.document(slot))
+		}
 	}
 	return p
 }
@@ -108,40 +126,15 @@ func (p *packing) sorted() arrangement {
 // A prefix stays where it is, or goes where the first of those is that it
 // replaces. It is shorter than they are, so that it fits, and so the order of the
 // slots is mostly the order to write them in.
-func arrange(old layout, room Room, cover []Prefix, revoked []Code) (p *packing, left []Prefix) {
-	return arrangeBut(old, room, cover, revoked, map[int]bool{})
-}
-
-// arrangeWhatFits is arrange where not everything fits. A policy that is too full
-// for what it is to hold, as after others have used up the role's room, stays as
-// it is, since it still denies.
-func arrangeWhatFits(old layout, room Room, cover []Prefix, revoked []Code) (p *packing, left []Prefix) {
-	frozen := map[int]bool{}
-	for {
-		p, left = arrangeBut(old, room, cover, revoked, frozen)
-		stuck := p.homes(old, left, frozen)
-		if len(stuck) == 0 {
-			return p, left
-		}
-		for _, slot := range stuck {
-			frozen[slot] = true
-		}
-	}
-}
-
-func arrangeBut(old layout, room Room, cover []Prefix, revoked []Code, frozen map[int]bool) (*packing, []Prefix) {
-	p := newPacking(old, room)
+func arrange(old layout, room Room, cover []Prefix, revoked []Code, frozen map[int]bool) (p *packing, left []Prefix) {
+	p = newPacking(old, room, frozen)
 	for slot := range old {
-		p.target[slot] = nil
+		if !frozen[slot] {
+			p.target[slot] = nil
+		}
 	}
-	fixed := prefixSet{}
-	for slot := range frozen {
-		p.free[slot] = 0
-		p.target[slot] = slices.Clone(old[slot].entries)
-		maps.Copy(fixed, newPrefixSet(old[slot].entries))
-	}
-	needed := uncovered(cover, revoked, fixed)
-	homeless := p.settle(needed, p.homes(old, needed, frozen))
+	needed := uncovered(cover, revoked, p.fixed)
+	homeless := p.settle(needed, p.homes(old, needed))
 	return p, p.spread(homeless, p.slots)
 }
 
@@ -158,7 +151,7 @@ func uncovered(cover []Prefix, revoked []Code, set prefixSet) []Prefix {
 
 // homes are the policies in force whose entries the prefixes equal or replace: the
 // one that holds the very prefix, else the first.
-func (p *packing) homes(old layout, prefixes []Prefix, frozen map[int]bool) map[Prefix]int {
+func (p *packing) homes(old layout, prefixes []Prefix) map[Prefix]int {
 	set := newPrefixSet(prefixes)
 	homes := map[Prefix]int{}
 	exact := map[Prefix]bool{}
@@ -168,7 +161,7 @@ func (p *packing) homes(old layout, prefixes []Prefix, frozen map[int]bool) map[
 		}
 	}
 	for _, slot := range p.slots {
-		if !old[slot].attached || frozen[slot] {
+		if !old[slot].attached || p.frozen[slot] {
 			continue
 		}
 		for _, entry := range old[slot].entries {
@@ -223,7 +216,7 @@ func (p *packing) tidy() {
 func extend(old layout, room Room, cover []Prefix, revoked []Code) (*packing, bool) {
 	fresh := uncovered(cover, revoked, old.trusted())
 	replaced := newPrefixSet(fresh)
-	p := newPacking(old, room)
+	p := newPacking(old, room, nil)
 	kept := map[int][]Prefix{}
 	for _, slot := range p.slots {
 		if old[slot].foreign {
@@ -236,7 +229,7 @@ func extend(old layout, room Room, cover []Prefix, revoked []Code) (*packing, bo
 			}
 		}
 	}
-	if len(p.spread(p.settle(fresh, p.homes(old, fresh, nil)), p.slots)) > 0 {
+	if len(p.spread(p.settle(fresh, p.homes(old, fresh)), p.slots)) > 0 {
 		return nil, false
 	}
 	for slot := range p.target {

@@ -1,6 +1,10 @@
 package revocation
 
-import "slices"
+import (
+	"errors"
+	"maps"
+	"slices"
+)
 
 // plan is what a commit does.
 type plan struct {
@@ -16,18 +20,28 @@ type plan struct {
 // calls that the codes need which nothing in force covers; one that isn't leaves
 // the policies exactly and tidily as they ought to be.
 func compute(old layout, room Room, revoked, live []Code, urgent bool) (plan, error) {
+	next, err := computeBut(old, room, revoked, live, urgent, nil)
+	if errors.Is(err, errNoOrder) {
+		// A policy that holds more than it may by now, since others have used up the
+		// role's room, can stay as it is: it still denies.
+		next, err = computeBut(old, room, revoked, live, urgent, old.overfull(room))
+	}
+	return next, err
+}
+
+func computeBut(old layout, room Room, revoked, live []Code, urgent bool, frozen map[int]bool) (plan, error) {
 	wanted := cover(revoked, live)
 	if urgent && len(uncovered(wanted, revoked, old.trusted())) == 0 {
 		return plan{}, nil
 	}
-	packing, left := arrange(old, room, wanted, revoked)
+	packing, left := arrange(old, room, wanted, revoked, frozen)
 	var ended []Code
 	if len(left) > 0 {
-		packing, left, revoked, ended = squeeze(old, room, wanted, revoked, live)
+		packing, left, revoked, ended = squeeze(old, room, wanted, revoked, live, frozen)
 	} else if !urgent {
 		packing.tidy()
 	}
-	target := packing.sorted()
+	target, fixed := packing.sorted(), packing.fixed
 	steps, err := order(old, target, revoked, room)
 	if len(ended) == 0 && len(left) == 0 && (err != nil || urgent && len(steps) > 1) {
 		// The rest can wait until the next check.
@@ -39,43 +53,49 @@ func compute(old layout, room Room, revoked, live []Code, urgent bool) (plan, er
 	if err != nil {
 		return plan{}, err
 	}
-	// A session is ended early only where that serves.
-	held := prefixSet{}
-	for _, entries := range target {
-		for _, prefix := range entries {
-			held[prefix] = struct{}{}
-		}
-	}
 	result := plan{steps: steps, left: left}
+	// A session is ended early only where that serves.
+	held := newPrefixSet(slices.Collect(maps.Values(target))...)
 	for _, code := range ended {
-		if held.covers(code) {
+		if held.covers(code) || fixed.covers(code) {
 			result.collateral = append(result.collateral, code)
 		}
 	}
 	return result, nil
 }
 
-// squeeze arranges a cover that doesn't fit as it is: it widens prefixes, first to
-// what all policies hold together, then to what they hold however the prefixes
-// fall, and in the end leaves out what has no place. It returns the codes that
-// count as revoked then, and those of them that were live.
-func squeeze(old layout, room Room, wanted []Prefix, revoked, live []Code) (p *packing, left []Prefix, all, ended []Code) {
-	slots := old.slots(room)
-	total := 0
-	for _, slot := range slots {
-		total += entryRoom(room.document(slot))
-	}
-	waste := len(slots) * entrySize(Prefix{text: alphabet[:codeLength]})
-	var wide []Prefix
-	for _, characters := range []int{total, max(total-waste, 0)} {
-		wide = widen(wanted, live, characters)
+// squeeze arranges a cover that doesn't fit as it is. It widens prefixes: to what
+// all policies hold together if they fall well, else to a little less, as much as
+// may be wasted at the ends of documents. What finds no place even so is left. It
+// returns the codes that count as revoked then, and those of them that were live.
+func squeeze(old layout, room Room, wanted []Prefix, revoked, live []Code, frozen map[int]bool) (p *packing, left []Prefix, all, ended []Code) {
+	empty := newPacking(old, room, frozen)
+	wanted = uncovered(wanted, revoked, empty.fixed)
+	try := func(characters int) (fits bool) {
+		wide := widen(wanted, live, characters)
 		ended = touched(wide, live)
 		all = sorted(slices.Concat(revoked, ended))
-		wide = Cover(all, live)
-		if p, left = arrange(old, room, wide, all); len(left) == 0 {
-			return p, nil, all, ended
+		p, left = arrange(old, room, Cover(all, live), all, frozen)
+		return len(left) == 0
+	}
+	most := 0
+	for _, characters := range empty.free {
+		most += characters
+	}
+	if try(most) {
+		return p, left, all, ended
+	}
+	least := max(most-len(empty.slots)*entrySize(Prefix{text: alphabet[:codeLength]}), 0)
+	if !try(least) {
+		return p, left, all, ended
+	}
+	for least+1 < most {
+		if middle := (least + most) / 2; try(middle) {
+			least = middle
+		} else {
+			most = middle
 		}
 	}
-	p, left = arrangeWhatFits(old, room, wide, all)
+	try(least)
 	return p, left, all, ended
 }

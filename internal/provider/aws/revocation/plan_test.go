@@ -131,7 +131,7 @@ func TestManySingleRevocations(t *testing.T) {
 func TestPlansOfAllKinds(t *testing.T) {
 	random := newRandom(10)
 	var widened, short int
-	for range 300 {
+	for range 100 {
 		revoked, live := scattered(random, 50+random.IntN(1200), 30)
 		at := layout{}
 		for range 6 {
@@ -192,4 +192,115 @@ func TestRoomShrinks(t *testing.T) {
 		t.Errorf("%d ended early, %d left, although a managed policy has room", len(result.collateral), len(result.left))
 	}
 	checkDenied(t, result.layout, revoked, live)
+}
+
+// The calls of an urgent commit are those that its codes need, even where the live
+// sessions have become so few that every policy could be shorter.
+func TestUrgent(t *testing.T) {
+	random := newRandom(12)
+	revoked, live := scattered(random, 4000, 1500)
+	at := planAll(t, layout{}, roomOfRole, revoked, live)
+	random.Shuffle(len(live), func(i, j int) { live[i], live[j] = live[j], live[i] })
+	more, rest := sorted(append(revoked, live[0])), sorted(live[1:1500])
+	if all := planned(t, at, roomOfRole, more, rest, false); len(all.steps) < 3 {
+		t.Fatalf("%d calls for all policies", len(all.steps))
+	}
+	result := planned(t, at, roomOfRole, more, rest, true)
+	if len(result.steps) != 1 {
+		t.Errorf("%d calls", len(result.steps))
+	}
+	checkDenied(t, result.layout, more, rest)
+	if again := planned(t, result.layout, roomOfRole, more, rest[:1000], true); len(again.steps) != 0 {
+		t.Errorf("%d calls although everything is denied", len(again.steps))
+	}
+	single := planAll(t, layout{}, roomOfRole, revoked[:1], live)
+	if again := planned(t, single, roomOfRole, revoked[:1], nil, true); len(again.steps) != 0 {
+		t.Errorf("%d calls although everything is denied", len(again.steps))
+	}
+}
+
+// What is left of two policies goes into one.
+func TestTidy(t *testing.T) {
+	revoked, live := scattered(newRandom(13), 3000, 800)
+	at := planAll(t, layout{}, roomOfRole, revoked, live)
+	second := newPrefixSet(at[1].entries)
+	rest := slices.DeleteFunc(slices.Clone(revoked), func(code Code) bool { return !second.covers(code) })
+	if len(at) != 2 || len(rest) == 0 {
+		t.Fatalf("%d policies, %d codes in the second", len(at), len(rest))
+	}
+	result := planned(t, at, roomOfRole, rest, live, false)
+	if len(result.layout) != 1 || !result.layout[inline].attached {
+		t.Errorf("%d policies", len(result.layout))
+	}
+	checkDenied(t, result.layout, rest, live)
+}
+
+// plainCode is a code that begins with text.
+func plainCode(text string) Code {
+	return Code{(text + "aaaaaaaaaaaaaaaaaaaaaaaaaaaa")[:codeLength]}
+}
+
+// Entries that have to change places between two policies: one holds both for a
+// moment, or all stays as it is where there is no room for that.
+func TestCircle(t *testing.T) {
+	revoked := []Code{plainCode("abcdefgha"), plainCode("abcdefghb"), plainCode("bcdefghij")}
+	room := Room{Inline: frameSize + 20, Managed: 1}
+	for fillers, calls := range map[int]int{0: 3, entryRoom(ManagedRoom)/14 - 1: 0} {
+		var more []Code
+		for i := range fillers {
+			more = append(more, plainCode("cc"+part("filler", "", i, 10)))
+		}
+		more = sorted(more)
+		at := layout{
+			inline: {entries: []Prefix{{"abcdefgha"}, {"bcdefghi"}}, attached: true},
+			1:      {entries: slices.Concat([]Prefix{{"abcdefghb"}}, cover(more, nil)), attached: true},
+		}
+		all := sorted(slices.Concat(revoked, more))
+		result := planned(t, at, room, all, nil, false)
+		checkDenied(t, result.layout, all, nil)
+		if len(result.steps) != calls {
+			t.Errorf("with %d fillers %d calls, want %d", fillers, len(result.steps), calls)
+		}
+	}
+}
+
+// Where prefixes fit by their characters but not as they fall, one is widened.
+func TestWaste(t *testing.T) {
+	var revoked, live []Code
+	for i := range 355 { // of 17 characters each: one fits inline, 353 into the other
+		pair := part("pair", "", i, 10)
+		revoked, live = append(revoked, plainCode(pair+"a")), append(live, plainCode(pair+"b"))
+	}
+	room := Room{Inline: frameSize + 24, Managed: 1}
+	result := planned(t, layout{}, room, sorted(revoked), sorted(live), true)
+	if len(result.left) > 0 || len(result.collateral) == 0 || len(result.collateral) > 10 {
+		t.Errorf("%d left, %d ended early", len(result.left), len(result.collateral))
+	}
+	checkDenied(t, result.layout, revoked, nil)
+}
+
+// What only tidies up can't keep a session alive by failing.
+func TestWhatKillsComesFirst(t *testing.T) {
+	kept, expired, managed, fresh := plainCode("abcdefgh"), plainCode("bcdefghi"), plainCode("cdefghij"), plainCode("defghijk")
+	at := layout{
+		inline: {entries: []Prefix{kept.prefix(8), expired.prefix(8)}, attached: true},
+		1:      {entries: []Prefix{managed.prefix(8)}, attached: true},
+	}
+	result := planned(t, at, Room{Inline: frameSize + 20, Managed: 1}, []Code{kept, managed, fresh}, nil, false)
+	if len(result.steps) != 2 || result.steps[0].slot != 1 || result.steps[1].slot != inline {
+		t.Errorf("steps %v", result.steps)
+	}
+}
+
+// Several new entries go where all have room, in one call.
+func TestAllInOne(t *testing.T) {
+	first, second := plainCode("abcdefgh"), plainCode("bcdefghi")
+	at := layout{
+		inline: {entries: []Prefix{first.prefix(8)}, attached: true},
+		1:      {entries: []Prefix{second.prefix(8)}, attached: true},
+	}
+	revoked := []Code{first, second, plainCode("cdefghij"), plainCode("defghijk"), plainCode("efghijkl")}
+	if result := planned(t, at, Room{Inline: frameSize + 30, Managed: 1}, revoked, nil, true); len(result.steps) != 1 {
+		t.Errorf("steps %v", result.steps)
+	}
 }
