@@ -46,6 +46,8 @@ type backend struct {
 	sweeper *sweep.Sweeper
 	targets cache[openTarget]
 	roles   cache[openRole]
+	// observed is what the target said of each role's last credential.
+	observed observations
 	// definitions is held while a target or a role is written or deleted, so
 	// that no role is left without its target; and, for reading, from the time
 	// that a mint looks its target up until its grant is in the ledger's index,
@@ -107,7 +109,9 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		return nil, err
 	}
 	b.grants = lifecycle.New(b.Logger(), now)
+	b.grants.Mount = conf.BackendUUID
 	b.sweeper = &sweep.Sweeper{Grants: b.grants, Open: b.enderOf, Log: b.Logger(), Retention: historyRetention}
+	b.grants.Rebuilt = b.sweeper.Nudge
 	return b, nil
 }
 

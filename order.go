@@ -69,7 +69,8 @@ func (b *backend) orderFor(ctx context.Context, req *logical.Request, data *fram
 	if err != nil {
 		return nothing(err)
 	}
-	granted, err := stored.definition.Fill(scope.Values{Parameters: parameters, Task: task, Identity: b.identityOf(req)})
+	identity := b.identityOf(req)
+	granted, err := stored.definition.Fill(scope.Values{Parameters: parameters, Task: task, Identity: identity})
 	if err != nil {
 		return nothing(err)
 	}
@@ -87,6 +88,7 @@ func (b *backend) orderFor(ctx context.Context, req *logical.Request, data *fram
 		Scope:       granted,
 		Bounds:      bounds,
 		EntityID:    req.EntityID,
+		EntityName:  func() (string, error) { return identity("identity.entity.name") },
 		DisplayName: req.DisplayName,
 	}, stored, nil
 }

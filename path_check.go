@@ -89,6 +89,7 @@ func (b *backend) judge(ctx context.Context, req *logical.Request, data *framewo
 	if err != nil {
 		return provider.Verdict{}, err
 	}
+	question.Options = order.Bounds.Options
 	policy, _, err := order.Compile(b.grants.Now())
 	if err != nil {
 		return provider.Verdict{}, err

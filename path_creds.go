@@ -100,7 +100,8 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 		"policy":     string(issued.Policy),
 	})
 	response := b.lease(issued, answer)
-	response.Warnings = warnings
+	response.Warnings = append(warnings, issued.Credential.Warnings...)
+	b.observed.note(order.Role, issued.Credential)
 	return response, nil
 }
 

@@ -25,9 +25,10 @@ type Order struct {
 	Role        string
 	Task        string
 	Scope       scope.Scope
-	Bounds      provider.Bounds // but for ExpiresAt, which follows from TTL
+	Bounds      provider.Bounds // but for ExpiresAt and TTL, which follow from TTL
 	TTL         time.Duration   // at least 1 s
 	EntityID    string
+	EntityName  func() (string, error) // see provider.Grant
 	DisplayName string
 	// Limit refuses, if set, a grant for which there is no room among those that
 	// live. It is called while nothing else is admitted, and must be quick.
@@ -58,6 +59,7 @@ func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
 	// Targets compare in whole seconds, so the end is one: the credential lives
 	// for its TTL and for less than a second more.
 	bounds := o.Bounds
+	bounds.TTL = o.TTL
 	bounds.ExpiresAt = now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
 	policy, err := o.Provider.Compile(o.Scope, bounds)
 	if err != nil {
@@ -81,8 +83,8 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 		return Issued{}, err
 	}
 	id := ledger.NewID(expiresAt)
-	handle, err := order.Provider.Prepare(provider.Grant{
-		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, Options: order.Bounds.Options,
+	handle, err := order.Provider.Prepare(ctx, provider.Grant{
+		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options,
 	})
 	if err != nil {
 		return Issued{}, err
@@ -94,6 +96,9 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
 	}
 	if err := m.record(ctx, storage, grant, order); err != nil {
+		if keeper, able := order.Provider.(provider.Keeper); able {
+			keeper.Forget(handle)
+		}
 		return Issued{}, err
 	}
 

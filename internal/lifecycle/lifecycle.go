@@ -38,11 +38,15 @@ type Manager struct {
 	Log   hclog.Logger
 	Now   func() time.Time
 	Index *ledger.Index
+	Mount string // the mount's UUID
+	// Rebuilt is called, if set, once the ledger is in memory, and must not block.
+	Rebuilt func(logical.Storage)
 
 	life    context.Context // of all that goes on behind requests
 	close   context.CancelFunc
 	start   sync.Once
 	standby atomic.Bool
+	storage atomic.Pointer[logical.Storage] // since Start
 
 	slots  chan struct{} // one for each end under way
 	mu     sync.Mutex
@@ -63,7 +67,10 @@ func New(log hclog.Logger, now func() time.Time) *Manager {
 // whether this node may write; its error means that Vault did not say, and that
 // it is to be asked again.
 func (m *Manager) Start(storage logical.Storage, writes func() (bool, error)) {
-	m.start.Do(func() { go m.build(storage, writes) })
+	m.start.Do(func() {
+		m.storage.Store(&storage)
+		go m.build(storage, writes)
+	})
 }
 
 func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
@@ -71,7 +78,9 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 		able, err := writes()
 		switch {
 		case err == nil && able:
-			_ = m.Index.Rebuild(m.life, storage, m.Log, m.Now) // fails when life ends
+			if err := m.Index.Rebuild(m.life, storage, m.Log, m.Now); err == nil && m.Rebuilt != nil { // fails when life ends
+				m.Rebuilt(storage)
+			}
 			return
 		case err == nil:
 			m.standby.Store(true)
