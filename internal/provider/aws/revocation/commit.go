@@ -12,6 +12,7 @@ import (
 const (
 	quiet       = time.Second           // after that without an arrival, at once
 	lull        = 75 * time.Millisecond // else when none has arrived for that long,
+	longLull    = 4 * lull              // or that long, while few of those have come that are to be expected,
 	enough      = 180                   // or that many callers wait,
 	longestWait = time.Second           // or the first has waited that long
 )
@@ -25,6 +26,7 @@ type queue struct {
 	waiting []waiter
 	checks  []waiter
 	hurry   bool      // the next commit does not wait for more
+	before  int       // how many the last commits had: Vault sends another for each that returns
 	first   time.Time // arrival of the first of those that wait
 	last    time.Time // last arrival
 }
@@ -39,7 +41,9 @@ func (c *Committer) enqueue(codes []Code, now time.Time) <-chan error {
 	if len(c.waiting) == 0 {
 		c.first = now
 		since := now.Sub(c.last)
-		c.hurry = since >= quiet || since < 0
+		if c.hurry = since >= quiet || since < 0; c.hurry {
+			c.before = 0
+		}
 	}
 	c.last = now
 	one := waiter{codes: codes, done: make(chan error, 1)}
@@ -104,7 +108,11 @@ func (c *Committer) wait(now time.Time) time.Duration {
 	if len(c.checks) > 0 || c.hurry || len(c.waiting) >= enough {
 		return 0
 	}
-	return min(lull-now.Sub(c.last), longestWait-now.Sub(c.first), lull)
+	pause := lull
+	if len(c.waiting) < c.before/2 {
+		pause = longLull // on a machine that is busy they come late
+	}
+	return min(pause-now.Sub(c.last), longestWait-now.Sub(c.first), pause)
 }
 
 // commit does one round: read if need be, plan, announce, write, answer.
@@ -127,6 +135,7 @@ func (c *Committer) commit() {
 	c.expire(c.Now())
 	waiting := c.waiting
 	c.waiting = nil
+	c.before = max(len(waiting), c.before/2)
 	var next plan
 	err := c.adopt(look, seen, unseen)
 	if err == nil {
