@@ -44,6 +44,8 @@ type backend struct {
 	sweeper *sweep.Sweeper
 	targets cache[openTarget]
 	roles   cache[openRole]
+	// observed is what the target said of each role's last credential.
+	observed observations
 
 	tidyConfigs cache[tidyConfig] // of one entry
 	// edits is held while a role or a target is written or deleted, so that what
@@ -121,6 +123,8 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 	b.sweeper = &sweep.Sweeper{
 		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Settings: b.sweepSettings, Log: b.Logger(),
 	}
+	b.grants.Mount = conf.BackendUUID
+	b.grants.Rebuilt = b.sweeper.Nudge
 	return b, nil
 }
 

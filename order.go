@@ -97,7 +97,8 @@ func (b *backend) fill(ctx context.Context, storage logical.Storage, wish wish) 
 	if err != nil {
 		return nothing(err)
 	}
-	granted, err := stored.definition.Fill(scope.Values{Parameters: wish.parameters, Task: wish.task, Identity: b.identityOf(wish.entityID)})
+	identity := b.identityOf(wish.entityID)
+	granted, err := stored.definition.Fill(scope.Values{Parameters: wish.parameters, Task: wish.task, Identity: identity})
 	if err != nil {
 		return nothing(err)
 	}
@@ -115,6 +116,7 @@ func (b *backend) fill(ctx context.Context, storage logical.Storage, wish wish) 
 		Scope:       granted,
 		Bounds:      bounds,
 		EntityID:    wish.entityID,
+		EntityName:  func() (string, error) { return identity("identity.entity.name") },
 		DisplayName: wish.displayName,
 		Accessor:    wish.accessor,
 	}, stored, nil

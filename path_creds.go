@@ -109,7 +109,8 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 		renewal = renewalOf(issued, order, parametersOf(req, data))
 	}
 	response := b.lease(issued, answer, renewal)
-	response.Warnings = warnings
+	response.Warnings = append(warnings, issued.Credential.Warnings...)
+	b.observed.note(order.Role, issued.Credential)
 	return response, nil
 }
 

@@ -150,7 +150,10 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 	for name, value := range stored.Options {
 		answer[name] = value
 	}
-	return &logical.Response{Data: answer}, nil
+	// What is not the role's own can't be written.
+	observed := b.observed.of(name)
+	maps.Copy(answer, observed.values)
+	return &logical.Response{Data: answer, Warnings: observed.warnings}, nil
 }
 
 // writeRole creates, updates and patches: what is left out stays as it is, and
@@ -183,12 +186,13 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 			return refuse(invalid.Hidden(option, fmt.Sprintf("target %q, of type %s, does not take it", changed.Target, opened.Type), "leave it out, or name another target"))
 		}
 	}
-	warnings, err := changed.validate(opened, b.grants.Now())
+	warnings, err := changed.validate(opened, b.grants.Now(), b.System())
 	if err != nil {
 		return refuse(err)
 	}
 	err = writeEntry(ctx, req.Storage, rolePrefix+name, changed)
 	b.roles.drop(name) // on an error too: storage may have taken the write
+	b.observed.forget(name)
 	if err != nil {
 		return refuse(err)
 	}
@@ -315,6 +319,7 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *fr
 	defer b.edits.Unlock()
 	err = deleteEntry(ctx, req.Storage, rolePrefix+name)
 	b.roles.drop(name)
+	b.observed.forget(name)
 	if err != nil {
 		return refuse(err)
 	}

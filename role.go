@@ -87,7 +87,7 @@ var longestAddress = netip.MustParseAddr("2001:db8:1111:2222:3333:4444:5555:6666
 // validate checks the role against its target: everything that could be wrong
 // at mint, and is known now, is refused here. It returns what its author should
 // know.
-func (r role) validate(opened openTarget, now time.Time) (warnings []string, err error) {
+func (r role) validate(opened openTarget, now time.Time, system logical.SystemView) (warnings []string, err error) {
 	if r.TTL != 0 && r.MaxTTL != 0 && r.TTL > r.MaxTTL {
 		return nil, invalid.Field("ttl", r.TTL.String(), fmt.Sprintf("longer than max_ttl, %s", r.MaxTTL), "shorten ttl or raise max_ttl")
 	}
@@ -99,6 +99,7 @@ func (r role) validate(opened openTarget, now time.Time) (warnings []string, err
 		return nil, err
 	}
 	bounds := r.bounds(longestAddress)
+	bounds.TTL = r.promised(system)
 	bounds.ExpiresAt = now.Add(max(r.TTL, r.MaxTTL, time.Second)).Truncate(time.Second)
 	var advice provider.Advice
 	err = definition.Try(func(granted scope.Scope) error {
@@ -111,6 +112,17 @@ func (r role) validate(opened openTarget, now time.Time) (warnings []string, err
 		return nil
 	})
 	return slices.Concat(definition.Advice(), advice.Definition, advice.Mint), err
+}
+
+// promised is how long a credential lives that is read as the role says: for its
+// max_ttl, or as long as one whose reader asks for no time. It is 0 where Vault
+// did not say.
+func (r role) promised(system logical.SystemView) time.Duration {
+	usual, _, err := r.lifetime(0, system)
+	if err != nil {
+		return 0
+	}
+	return max(usual, min(r.MaxTTL, system.MaxLeaseTTL()))
 }
 
 // lifetime is how long a credential lives for which the caller asked for

@@ -68,6 +68,9 @@ func (b *backend) open(stored target) (openTarget, error) {
 	if err != nil {
 		return openTarget{}, err
 	}
+	if keeper, able := opened.(provider.Keeper); able {
+		keeper.Remember(b.grants.Ledger())
+	}
 	return openTarget{target: stored, provider: opened, system: systemOf(opened)}, nil
 }
 

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
 // Whatever is refused has status 400 and says which field is wrong, what it
@@ -195,7 +197,7 @@ func TestConfigIsReadWithoutSecrets(t *testing.T) {
 	m := newMount(t)
 	for name, want := range map[string]map[string]any{
 		"store": with(m.storeConfig(), map[string]any{"secret_key": nil}),
-		"prod":  with(m.cloudConfig(), map[string]any{"secret_key": nil, "account_id": "123456789012", "partition": "aws"}),
+		"prod":  with(m.cloudConfig(), map[string]any{"secret_key": nil, "account_id": "123456789012", "partition": "aws", "caller_arn": lab.EngineARN}),
 	} {
 		if got := m.read("config/" + name).Data; fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("config/%s reads as %v, want %v", name, got, want)

@@ -30,7 +30,7 @@ func proveAccounts(t *testing.T, m *mount) []subject {
 		}
 		subjects = append(subjects, *made)
 	}
-	c := newCourt(t)
+	c := newJury(t)
 	c.try(subjects, func(s *subject) []ask {
 		all := slices.Concat(otherActions(s), otherResources(s), otherConditions(s))
 		if resource := s.instances()[0]; strings.SplitN(resource, ":", 6)[4] == "" {

@@ -20,7 +20,7 @@ func proveGrants(t *testing.T, subjects []subject) {
 	if few*50 > len(subjects) {
 		t.Errorf("%d of %d roles have fewer than five siblings to try", few, len(subjects))
 	}
-	c := newCourt(t)
+	c := newJury(t)
 	c.try(subjects, func(s *subject) []ask {
 		all := grantAsks(s)
 		all = append(all, otherActions(s)...)

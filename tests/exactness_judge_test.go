@@ -98,8 +98,8 @@ func (q question) want(got judge.Verdict) (string, bool) {
 	}
 }
 
-// court judges questions and counts the answers.
-type court struct {
+// jury judges questions and counts the answers.
+type jury struct {
 	t        *testing.T
 	lock     sync.Mutex
 	kinds    map[string]int
@@ -108,12 +108,12 @@ type court struct {
 	wrong    int
 }
 
-func newCourt(t *testing.T) *court {
-	return &court{t: t, kinds: map[string]int{}, verdicts: map[string]int{}}
+func newJury(t *testing.T) *jury {
+	return &jury{t: t, kinds: map[string]int{}, verdicts: map[string]int{}}
 }
 
 // try judges what asks there are of each subject, in every setting that suits.
-func (c *court) try(subjects []subject, asks func(*subject) []ask, suits func(setting) bool) {
+func (c *jury) try(subjects []subject, asks func(*subject) []ask, suits func(setting) bool) {
 	c.t.Helper()
 	next := make(chan *subject)
 	var wait sync.WaitGroup
@@ -147,11 +147,11 @@ func (c *court) try(subjects []subject, asks func(*subject) []ask, suits func(se
 
 func always(setting) bool   { return true }
 func openly(s setting) bool { return s.resourcePolicy != "" }
-func (c *court) line() string {
+func (c *jury) line() string {
 	return fmt.Sprintf("verdicts: %d (%s), wrong: %d; %s", c.total, roles.Counted(c.verdicts), c.wrong, roles.Counted(c.kinds))
 }
 
-func (c *court) decide(evaluator *judge.Judge, questions []question) {
+func (c *jury) decide(evaluator *judge.Judge, questions []question) {
 	requests := make([]judge.Request, len(questions))
 	for i, each := range questions {
 		requests[i] = each.Request
@@ -177,7 +177,7 @@ func (c *court) decide(evaluator *judge.Judge, questions []question) {
 
 // accuse reports a wrong answer, the first few of them with all that is needed
 // to see why.
-func (c *court) accuse(evaluator *judge.Judge, asked question, want string) {
+func (c *jury) accuse(evaluator *judge.Judge, asked question, want string) {
 	const shown = 10
 	if c.wrong++; c.wrong > shown {
 		return

@@ -69,7 +69,7 @@ func proveKeys(t *testing.T, m *mount) []subject {
 	if len(subjects)*10 < known*9 {
 		t.Errorf("%d roles with a key make no proof", len(subjects))
 	}
-	c := newCourt(t)
+	c := newJury(t)
 	c.try(subjects, keyAsks, always)
 	c.try(subjects, func(s *subject) []ask {
 		return slices.Concat(grantAsks(s), otherActions(s), otherResources(s), otherConditions(s))

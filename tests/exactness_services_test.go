@@ -20,7 +20,7 @@ func proveServices(t *testing.T, subjects []subject) {
 	for i := 0; i < len(subjects); i += every {
 		sample = append(sample, subjects[i])
 	}
-	c := newCourt(t)
+	c := newJury(t)
 	c.try(sample, func(s *subject) []ask {
 		const most = 10 // of the other actions
 		outside := otherActions(s)
@@ -35,7 +35,7 @@ func proveServices(t *testing.T, subjects []subject) {
 	}, openly)
 	t.Log(c.line())
 
-	c = newCourt(t)
+	c = newJury(t)
 	c.try(sample, keysOfTheService, always)
 	t.Log(c.line())
 }

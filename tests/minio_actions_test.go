@@ -170,7 +170,7 @@ func mintDirectly(t *testing.T, store provider.Provider, action, resource string
 	if err != nil {
 		t.Fatal(err)
 	}
-	handle, err := store.Prepare(provider.Grant{ID: ledger.NewID(expiresAt)})
+	handle, err := store.Prepare(t.Context(), provider.Grant{ID: ledger.NewID(expiresAt)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,3 +27,14 @@ func ID(ctx context.Context, storage logical.Storage) (string, error) {
 	}
 	return id, nil
 }
+
+// provenPath is what Prove writes.
+const provenPath = OwnPrefix + "proven"
+
+// Prove writes to storage, to find out whether that can still be done.
+func Prove(ctx context.Context, storage logical.Storage) error {
+	if err := storage.Put(ctx, &logical.StorageEntry{Key: provenPath, Value: []byte(random(5))}); err != nil {
+		return fmt.Errorf("ledger: storage takes no write: %w", err)
+	}
+	return nil
+}

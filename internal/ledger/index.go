@@ -10,8 +10,13 @@ import (
 // SweepDelay is how long after its own end a grant is left to its lease.
 const SweepDelay = 2 * time.Minute
 
+// BaseKept is how long after its own end a grant is remembered that hangs on a
+// base: that end is the target's to keep, by another clock, and what was committed
+// for it has to be withdrawn.
+const BaseKept = time.Hour
+
 // Index knows, in memory, every grant of one mount that isn't finished, and
-// those that hang on a base until they expire. Nothing is listed in storage
+// those that hang on a base until BaseKept after they expire. Nothing is listed in storage
 // where it is asked. It is for the node that writes: what another node writes
 // it does not see.
 type Index struct {
@@ -21,7 +26,7 @@ type Index struct {
 	ending     map[*entry]struct{}
 	unfinished map[string]int // by bucket
 	live       int
-	ends       queue // what has not expired
+	ends       queue // what has not expired, or is kept for its base
 	overdue    queue // what has, and isn't finished
 	damaged    int   // records that could not be read on the last rebuild
 
@@ -192,7 +197,7 @@ func (x *Index) complete() {
 
 // kept says whether the index has to know a grant.
 func kept(grant Grant, now time.Time) bool {
-	return !grant.Finished() || (grant.Base != "" && now.Before(grant.ExpiresAt))
+	return !grant.Finished() || (grant.Base != "" && now.Before(grant.ExpiresAt.Add(BaseKept)))
 }
 
 func (x *Index) insert(grant Grant, now time.Time) *entry {
@@ -218,10 +223,13 @@ func (x *Index) insert(grant Grant, now time.Time) *entry {
 	if grant.Live(now) {
 		x.recount(e, 1)
 	}
-	e.due = e.expiresAt
-	if now.Before(grant.ExpiresAt) {
+	switch e.due = e.expiresAt; {
+	case now.Before(grant.ExpiresAt):
 		heap.Push(&x.ends, e)
-	} else {
+	case grant.Finished():
+		e.due += int64(BaseKept)
+		heap.Push(&x.ends, e)
+	default:
 		e.due += int64(SweepDelay)
 		heap.Push(&x.overdue, e)
 	}
@@ -272,11 +280,15 @@ func (x *Index) advance(now time.Time) {
 	for len(x.ends) > 0 && x.ends[0].due <= now.UnixNano() {
 		e := heap.Pop(&x.ends).(*entry)
 		x.recount(e, 0)
-		if e.finished() {
+		switch until := e.expiresAt + int64(BaseKept); {
+		case e.finished() && e.key(byBase) != "" && now.UnixNano() < until:
+			e.due = until
+			heap.Push(&x.ends, e)
+		case e.finished():
 			x.drop(e)
-			continue
+		default:
+			e.due = e.expiresAt + int64(SweepDelay)
+			heap.Push(&x.overdue, e)
 		}
-		e.due = e.expiresAt + int64(SweepDelay)
-		heap.Push(&x.overdue, e)
 	}
 }

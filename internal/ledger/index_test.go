@@ -170,8 +170,9 @@ func TestOverdueGrantsAreGivenOutOnce(t *testing.T) {
 	}
 }
 
-// What hangs on a base has to be kept dead until it expires.
-func TestABaseIsRememberedUntilItsGrantsExpire(t *testing.T) {
+// What hangs on a base has to be kept dead until it has expired by the target's
+// clock, too.
+func TestABaseIsRememberedUntilItsGrantsAreGone(t *testing.T) {
 	x := NewIndex()
 	ended, live := some(time.Hour), some(2*time.Hour)
 	ended.Base, live.Base = "role/base", "role/base"
@@ -186,14 +187,32 @@ func TestABaseIsRememberedUntilItsGrantsExpire(t *testing.T) {
 	if x.Unfinished(ended.ID) != 0 {
 		t.Error("what has ended counts as unfinished")
 	}
-	if on := x.OnBase("role/base", ended.ExpiresAt); len(on) != 1 || on[0].ID != live.ID {
+	if on := x.OnBase("role/base", ended.ExpiresAt.Add(BaseKept-1)); len(on) != 2 {
+		t.Errorf("on the base are %v, want both", on)
+	}
+	if on := x.OnBase("role/base", ended.ExpiresAt.Add(BaseKept)); len(on) != 1 || on[0].ID != live.ID {
 		t.Errorf("on the base are %v, want %s", on, live.ID)
 	}
 	if _, known := x.Get(ended.ID); known {
-		t.Error("the index keeps what has ended and expired")
+		t.Error("the index keeps what has ended and expired long ago")
 	}
-	if bases := x.Bases(now); !slices.Equal(bases, []string{"role/base"}) {
-		t.Errorf("the bases are %v", bases)
+}
+
+// One grant of each base and target is enough to find who keeps up the base.
+func TestHanging(t *testing.T) {
+	x := NewIndex()
+	for i, on := range []struct{ base, target string }{{"a", "prod"}, {"a", "prod"}, {"a", "test"}, {"b", "prod"}, {"", "prod"}} {
+		grant := some(time.Duration(i+1) * time.Hour)
+		grant.Base, grant.Target = on.base, on.target
+		admit(t, x, grant)
+	}
+	var found []string
+	for _, grant := range x.Hanging(now) {
+		found = append(found, grant.Base+" "+grant.Target)
+	}
+	slices.Sort(found)
+	if want := []string{"a prod", "a test", "b prod"}; !slices.Equal(found, want) {
+		t.Errorf("found %v, want %v", found, want)
 	}
 }
 
@@ -247,11 +266,15 @@ func TestTheIndexAgreesWithALookAtAll(t *testing.T) {
 		query := Query{Role: pick("", "a", "b"), Task: pick("", "d"), EntityID: pick("", "f"), Base: pick("", "g")}
 		want, onBase := 0, 0
 		for id, grant := range all {
-			if grant.Finished() && !at.Before(grant.ExpiresAt) {
+			forgotten := grant.ExpiresAt
+			if grant.Base != "" {
+				forgotten = forgotten.Add(BaseKept)
+			}
+			if grant.Finished() && !at.Before(forgotten) {
 				delete(all, id)
 				continue
 			}
-			if grant.Base == "g" && at.Before(grant.ExpiresAt) {
+			if grant.Base == "g" && at.Before(forgotten) {
 				onBase++
 			}
 			if grant.Live(at) && (query.Role == "" || query.Role == grant.Role) && (query.Task == "" || query.Task == grant.Task) &&

@@ -43,18 +43,30 @@ func (x *Index) Open(query Query, now time.Time) []Grant {
 	return x.list(query, now, func(e *entry) bool { return !e.finished() })
 }
 
-// OnBase returns the grants that hang on a base and have not expired: the live
-// ones, and those whose end must be kept up until then.
+// OnBase returns the grants that hang on a base, until BaseKept after they
+// expire: the live ones, and those whose end must be kept up.
 func (x *Index) OnBase(base string, now time.Time) []Grant {
-	return x.list(Query{Base: base}, now, func(e *entry) bool { return e.expiresAt > now.UnixNano() })
+	return x.list(Query{Base: base}, now, func(e *entry) bool { return e.expiresAt+int64(BaseKept) > now.UnixNano() })
 }
 
-// Bases lists the bases that grants hang on.
-func (x *Index) Bases(now time.Time) []string {
+// Hanging returns one grant for each base, and for each target that grants on it
+// were minted by.
+func (x *Index) Hanging(now time.Time) []Grant {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.advance(now)
-	return slices.Sorted(maps.Keys(x.groups[byBase]))
+	var grants []Grant
+	for _, group := range x.groups[byBase] {
+		targets := map[string]bool{}
+		for _, e := range group.members {
+			if target := e.key(byTarget); !targets[target] {
+				targets[target] = true
+				grants = append(grants, e.grant())
+			}
+		}
+	}
+	sortByID(grants)
+	return grants
 }
 
 func (x *Index) count(query Query) int {

@@ -28,10 +28,11 @@ type Order struct {
 	Role        string
 	Task        string
 	Scope       scope.Scope
-	Bounds      provider.Bounds // but for ExpiresAt, which follows from TTL
+	Bounds      provider.Bounds // but for ExpiresAt and TTL, which follow from TTL
 	TTL         time.Duration   // at least 1 s
 	Longest     time.Duration   // how long it may live in all if it is renewed; 0 if it can't be
 	EntityID    string
+	EntityName  func() (string, error) // see provider.Grant
 	DisplayName string
 	Accessor    string // of the caller's token
 	// Limit refuses, if set, a grant for which there is no room among those that
@@ -74,6 +75,7 @@ func (o Order) endAt(now time.Time) time.Time {
 
 func (o Order) compile(expiresAt time.Time) (provider.Policy, error) {
 	bounds := o.Bounds
+	bounds.TTL = o.TTL
 	bounds.ExpiresAt = expiresAt
 	policy, err := o.Provider.Compile(o.Scope, bounds)
 	if err != nil {
@@ -118,8 +120,8 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		latest = renewed
 	}
 	id := ledger.NewID(latest)
-	handle, err := order.Provider.Prepare(provider.Grant{
-		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, ExpiresAt: expiresAt, Options: order.Bounds.Options,
+	handle, err := order.Provider.Prepare(ctx, provider.Grant{
+		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options,
 	})
 	if err != nil {
 		return Issued{}, err
@@ -132,6 +134,9 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	}
 	order.describe(&grant)
 	if err := m.record(ctx, storage, grant, order); err != nil {
+		if keeper, able := order.Provider.(provider.Keeper); able {
+			keeper.Forget(handle)
+		}
 		return Issued{}, err
 	}
 	if ctx.Err() != nil {

@@ -40,11 +40,15 @@ type Manager struct {
 	Now     func() time.Time
 	Index   *ledger.Index
 	Metrics *telemetry.Registry
+	Mount   string // the mount's UUID
+	// Rebuilt is called, if set, once the ledger is in memory, and must not block.
+	Rebuilt func(logical.Storage)
 
 	life    context.Context // of all that goes on behind requests
 	close   context.CancelFunc
 	start   sync.Once
 	standby atomic.Bool
+	storage atomic.Pointer[logical.Storage] // since Start
 
 	mu     sync.Mutex
 	actors map[string]*actor // the ends under way, by grant
@@ -65,7 +69,10 @@ func New(log hclog.Logger, now func() time.Time) *Manager {
 // whether this node may write; its error means that Vault did not say, and that
 // it is to be asked again.
 func (m *Manager) Start(storage logical.Storage, writes func() (bool, error)) {
-	m.start.Do(func() { go m.build(storage, writes) })
+	m.start.Do(func() {
+		m.storage.Store(&storage)
+		go m.build(storage, writes)
+	})
 }
 
 func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
@@ -76,6 +83,9 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 			started := m.Now()
 			if m.Index.Rebuild(m.life, storage, m.Log, m.Now) == nil { // fails when life ends
 				m.Metrics.Rebuilt(m.Now().Sub(started))
+				if m.Rebuilt != nil {
+					m.Rebuilt(storage)
+				}
 			}
 			return
 		case err == nil:

@@ -99,7 +99,7 @@ func (m *Manager) renew(ctx context.Context, storage logical.Storage, order Rene
 	if err != nil {
 		return ledger.Grant{}, err
 	}
-	if err := order.same(grant, own); err != nil {
+	if err := order.same(ctx, grant, own); err != nil {
 		return ledger.Grant{}, err
 	}
 	end, err := order.end(grant, now)
@@ -140,7 +140,7 @@ func (m *Manager) renew(ctx context.Context, storage logical.Storage, order Rene
 // same refuses where the role would not grant now, to the letter, what it granted
 // then: but for its end the policy is the same, and so is all that Prepare says
 // of the credential. own is the ledger's id.
-func (o RenewOrder) same(grant ledger.Grant, own string) error {
+func (o RenewOrder) same(ctx context.Context, grant ledger.Grant, own string) error {
 	if o.Target != grant.Target || o.System != grant.System {
 		return notRenewed("its role names another target now, or its target is another system")
 	}
@@ -151,7 +151,7 @@ func (o RenewOrder) same(grant ledger.Grant, own string) error {
 	if hash(policy) != o.Minted.Policy {
 		return notRenewed("its role has changed, and would grant something else now")
 	}
-	prepared, err := o.Provider.Prepare(provider.Grant{
+	prepared, err := o.Provider.Prepare(ctx, provider.Grant{
 		ID: grant.ID, Mount: o.Mount, Ledger: own, Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, ExpiresAt: o.Minted.ExpiresAt, Options: o.Bounds.Options,
 	})
 	if err != nil {

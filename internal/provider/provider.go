@@ -22,9 +22,10 @@ type Provider interface {
 	// no network call. What the caller can mend is an *invalid.Error.
 	Compile(scope.Scope, Bounds) (Policy, error)
 
-	// Prepare names what Mint will create, from the grant alone. The handle is
-	// recorded before Mint, so that whatever Mint leaves behind can be found.
-	Prepare(Grant) (Handle, error)
+	// Prepare names what Mint will create, from the grant and what is known of
+	// others. The handle is recorded before Mint, so that whatever Mint leaves
+	// behind can be found. Nothing is made yet.
+	Prepare(context.Context, Grant) (Handle, error)
 
 	// Mint creates the credential. On error it may have created parts of it,
 	// which Revoke of the same handle removes.
@@ -62,11 +63,12 @@ type Facts map[string]string
 // Bounds limit a credential beyond its scope. A provider that can't keep one of
 // them refuses.
 type Bounds struct {
-	ExpiresAt       time.Time  // when the target itself ends the credential; whole seconds
-	SourceIP        netip.Addr // the one address that the credential works from; invalid for any
-	AllowEscalation bool       // whether the action may hand out further power
-	Renewable       bool       // whether its end is to be moved later on; only ever asked of a Renewer
-	Options         Settings   // the role's fields for this provider
+	ExpiresAt       time.Time     // when the target itself ends the credential; whole seconds
+	TTL             time.Duration // how long it lives until then; 0 where that is not known
+	SourceIP        netip.Addr    // the one address that the credential works from; invalid for any
+	AllowEscalation bool          // whether the action may hand out further power
+	Renewable       bool          // whether its end is to be moved later on; only ever asked of a Renewer
+	Options         Settings      // the role's fields for this provider
 }
 
 // Adviser is a Provider that knows what should be said of a scope beside its
@@ -110,14 +112,17 @@ type Verdict struct {
 
 // Grant is what Prepare may put into names and marks.
 type Grant struct {
-	ID        string // unguessable and unique
-	Mount     string // UUID of the mount
-	Ledger    string // the ledger's own id, which is another in each cluster
-	Role      string
-	Task      string    // empty where the caller gave none
-	EntityID  string    // empty for a caller without an entity
-	ExpiresAt time.Time // when the target is to end it by itself
-	Options   Settings  // the role's fields for this provider
+	ID       string // unguessable and unique: 8 hexadecimal digits, then 16 characters of lower-case base32
+	Mount    string // UUID of the mount
+	Ledger   string // the ledger's own id
+	Role     string
+	Task     string // empty where the caller gave none
+	EntityID string // empty for a caller without an entity
+	// EntityName asks Vault for the entity's name, for a provider that needs it. It
+	// may be nil where there is no caller.
+	EntityName func() (string, error)
+	ExpiresAt  time.Time // when the target is to end it by itself
+	Options    Settings  // the role's fields for this provider
 }
 
 // Policy is what a credential may do in the target's own notation. An empty
@@ -132,6 +137,10 @@ type Handle map[string]string
 type Credential struct {
 	Fields map[string]any // the answer's fields, secrets included
 	Handle Handle         // Mint's handle, with what only the target could name
+	// Observed is what the target said of the role's credentials. It is shown when
+	// the role is read, and kept in memory only.
+	Observed map[string]any
+	Warnings []string // to who reads the credential, and to who reads the role then
 }
 
 // Settings are the values of a Type's fields, as the framework parsed them.
@@ -166,6 +175,43 @@ func (s Settings) True(name string) bool {
 // could do in a moment. Nothing is wrong with what was asked; the caller's answer
 // has status 503.
 var ErrUnavailable = errors.New("the target can't do this at the moment")
+
+// List is the list setting of that name, which has been JSON in between or not.
+func (s Settings) List(name string) []string {
+	switch list := s[name].(type) {
+	case []string:
+		return list
+	case []any:
+		var texts []string
+		for _, item := range list {
+			if text, ok := item.(string); ok {
+				texts = append(texts, text)
+			}
+		}
+		return texts
+	default:
+		return nil
+	}
+}
+
+// Pairs is the setting of that name which has names and values, and has been JSON
+// in between or not.
+func (s Settings) Pairs(name string) map[string]string {
+	switch pairs := s[name].(type) {
+	case map[string]string:
+		return pairs
+	case map[string]any:
+		texts := map[string]string{}
+		for key, value := range pairs {
+			if text, ok := value.(string); ok {
+				texts[key] = text
+			}
+		}
+		return texts
+	default:
+		return nil
+	}
+}
 
 // Type is one kind of target.
 type Type struct {

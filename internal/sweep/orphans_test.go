@@ -171,7 +171,7 @@ func TestWhatTheLedgerKnows(t *testing.T) {
 	rise()
 	w.want(Result{})
 	w.wantLive(2)
-	for _, result := range []Result{{Packed: 1, Orphans: 1}, {Orphans: 1}} { // both from the history
+	for _, result := range []Result{{Orphans: 1}, {Packed: 1, Orphans: 1}, {Orphans: 1}} { // the last from the history
 		w.clock = w.clock.Add(time.Hour)
 		w.want(result)
 		w.wantLive(1)

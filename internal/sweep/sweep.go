@@ -25,9 +25,11 @@ const (
 	// time up to lastPause, for as long as it takes.
 	firstPause = time.Minute
 	lastPause  = time.Hour
-	// packEvery is how often buckets are packed, and how long ago all grants of
-	// one had their latest end: until then Vault may still ask for them.
+	// packEvery is how often buckets are packed, and packDelay how long ago all
+	// grants of one had their latest end: until then Vault may still ask for them,
+	// and a rebuild needs those that hang on a base.
 	packEvery = 10 * time.Minute
+	packDelay = ledger.BaseKept
 	// retireEvery is how often what is too old is forgotten.
 	retireEvery = time.Hour
 )
@@ -131,6 +133,9 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		s.note(func(status *Status) { status.Step, status.Begun = name, now })
 		return true
 	}
+	if step("keep", new(time.Time), 0) {
+		s.keep(ctx, storage, now)
+	}
 	if step("end", new(time.Time), 0) {
 		s.endDue(ctx, storage, now, asked, &result)
 		s.note(func(status *Status) { status.End = EndStep{At: now, Ended: result.Ended, Failed: result.Failed} })
@@ -181,6 +186,36 @@ func (s *Sweeper) endDue(ctx context.Context, storage logical.Storage, now time.
 		}
 		s.endAll(ctx, storage, overdue, result)
 	}
+}
+
+// keepLimit bounds the keeping up of one base.
+const keepLimit = 30 * time.Second
+
+// keep has every base that grants hang on looked after.
+func (s *Sweeper) keep(ctx context.Context, storage logical.Storage, now time.Time) {
+	turns := make(chan struct{}, atOnce)
+	var all sync.WaitGroup
+	for _, grant := range s.Grants.Index.Hanging(now) {
+		target, err := s.Open(ctx, storage, grant)
+		if err != nil {
+			s.Log.Warn("a base can't be looked after", "base", grant.Base, "target", grant.Target, "error", err)
+			continue
+		}
+		keeper, able := target.(provider.Keeper)
+		if !able {
+			continue
+		}
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			limited, cancel := context.WithTimeout(ctx, keepLimit)
+			defer cancel()
+			if err := keeper.Keep(limited, grant.Base); err != nil && ctx.Err() == nil {
+				s.Log.Warn("what ends sessions early could not be looked after; it is tried again in a minute", "base", grant.Base, "target", grant.Target, "error", err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // unended are the grants whose end has failed, and that it is time to try again.
@@ -333,7 +368,7 @@ func (s *Sweeper) again(grant ledger.Grant, err error) {
 // ended.
 func (s *Sweeper) pack(ctx context.Context, storage logical.Storage, now time.Time) PackStep {
 	step := PackStep{At: now}
-	buckets, err := ledger.PastBuckets(ctx, storage, now.Add(-packEvery))
+	buckets, err := ledger.PastBuckets(ctx, storage, now.Add(-packDelay))
 	if err != nil {
 		s.Log.Warn("the ledger's buckets could not be listed", "error", err)
 		step.Problem = problem(err)

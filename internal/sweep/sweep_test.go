@@ -198,7 +198,7 @@ func TestAStrayRecordIsSwept(t *testing.T) {
 	if err := ledger.Put(t.Context(), w.storage, stray); err != nil {
 		t.Fatal(err)
 	}
-	w.clock = w.clock.Add(time.Hour)
+	w.clock = w.clock.Add(2 * time.Hour)
 	w.want(Result{})
 	w.want(Result{Ended: 1})
 	w.clock = w.clock.Add(packEvery)
@@ -212,7 +212,7 @@ func TestHistory(t *testing.T) {
 	if err := w.Grants.End(t.Context(), w.storage, lifecycle.EndOrder{Provider: w.target, ID: issued.Grant.ID, Handle: issued.Credential.Handle}); err != nil {
 		t.Fatal(err)
 	}
-	w.clock = w.clock.Add(10*time.Minute + packEvery - 1)
+	w.clock = w.clock.Add(10*time.Minute + packDelay - 1)
 	w.want(Result{})
 	w.clock = w.clock.Add(packEvery)
 	w.want(Result{Packed: 1})

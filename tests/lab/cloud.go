@@ -41,6 +41,9 @@ type Cloud struct {
 	together map[string]bool // the actions that wait for one another, and whether each has come
 	met      chan struct{}   // closed when all of them have
 	failing  map[string]failure
+
+	sessions  map[string]Session // by access key
+	shortened map[string]string  // users' policies as they were put, by user and policy
 }
 
 // Account is the number of moto's one account.
@@ -103,6 +106,9 @@ func (c *Cloud) setUp(ctx context.Context) error {
 		}
 	}
 	if err := makeBuckets(ctx, c.S3(open)); err != nil {
+		return err
+	}
+	if err := c.setUpSessions(ctx, c.iam(open)); err != nil {
 		return err
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.Endpoint+"/moto-api/reset-auth", strings.NewReader("0"))
@@ -278,6 +284,7 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 			panic(http.ErrAbortHandler)
 		}
 		if form.Get("Action") == "PutUserPolicy" {
+			c.keepWhole(form.Get("UserName"), form.Get("PolicyName"), form.Get("PolicyDocument"))
 			shortened := maps.Clone(form)
 			shortened.Set("PolicyDocument", asMotoReads(form.Get("PolicyDocument")))
 			body = []byte(shortened.Encode())
@@ -301,16 +308,14 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 		panic(http.ErrAbortHandler) // as if there were no proxy
 	}, ModifyResponse: func(answer *http.Response) error {
 		if answer.StatusCode < http.StatusBadRequest {
-			return nil
+			return errors.Join(c.noteSession(answer), c.showWhole(answer))
 		}
 		text, err := io.ReadAll(answer.Body)
 		if err != nil {
 			return err
 		}
 		text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("<Errors>"), nil), []byte("</Errors>"), nil)
-		answer.Body = io.NopCloser(bytes.NewReader(text))
-		answer.ContentLength = int64(len(text))
-		answer.Header.Set("Content-Length", fmt.Sprint(len(text)))
+		setBody(answer, text)
 		return nil
 	}}
 	return http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
@@ -340,7 +345,7 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 			}
 		}
 		request.Body = io.NopCloser(bytes.NewReader(body))
-		pass.ServeHTTP(writer, request)
+		pass.ServeHTTP(writer, request.WithContext(context.WithValue(request.Context(), formOf{}, form)))
 	})
 }
 
@@ -364,6 +369,9 @@ func asMotoReads(document string) string {
 			continue
 		}
 		kept = append(kept, statement)
+	}
+	if len(kept) == 0 { // moto wants one
+		kept = []map[string]any{{"Effect": "Allow", "Action": "sts:GetCallerIdentity", "Resource": "*"}}
 	}
 	policy.Statement = kept
 	text, err := json.Marshal(policy)

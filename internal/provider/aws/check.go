@@ -11,7 +11,8 @@ import (
 )
 
 // Check implements provider.Checker. The holder is a user of the target's
-// account that has the policy and nothing else.
+// account that has the policy and nothing else, or a session with that policy
+// whose base role or user may do everything.
 func (a *account) Check(policy provider.Policy, question provider.Question) (provider.Verdict, error) {
 	if _, err := FindAction(question.Action); err != nil {
 		return provider.Verdict{}, err
@@ -22,11 +23,21 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 	if _, err := scope.ParseARN(question.Resource); question.Resource != "*" && err != nil {
 		return provider.Verdict{}, err
 	}
-	identity, err := iampolicy.Parse("policy", string(policy))
+	minted, err := iampolicy.Parse("policy", string(policy))
 	if err != nil {
 		return provider.Verdict{}, err
 	}
-	policies := iampolicy.Policies{Identity: &identity}
+	kind, err := a.credentials(question.Options.Text(handleType))
+	if err != nil {
+		return provider.Verdict{}, err
+	}
+	holder, policies := a.holder(), iampolicy.Policies{Identity: &minted}
+	if session, is := kind.(*sessions); is {
+		if holder, err = session.holder(question.Options); err != nil {
+			return provider.Verdict{}, err
+		}
+		policies = iampolicy.Policies{Session: &minted}
+	}
 	if question.ResourcePolicy != "" {
 		resource, err := iampolicy.Parse("resource_policy", question.ResourcePolicy)
 		if err != nil {
@@ -50,7 +61,7 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 		context[keyResourceAccount] = []string{other}
 	}
 	decision, err := iampolicy.Evaluate(iampolicy.Request{
-		Action: question.Action, Resource: question.Resource, Principal: a.holder(), Context: context,
+		Action: question.Action, Resource: question.Resource, Principal: holder, Context: context,
 	}, policies)
 	if err != nil {
 		return provider.Verdict{}, err

@@ -30,21 +30,17 @@ type identity struct {
 }
 
 const (
-	fieldRole       = "assume_role_arn"
-	fieldExternalID = "assume_role_external_id"
-	fieldTokenFile  = "web_identity_token_file"
+	fieldAssumeRole       = "assume_role_arn"
+	fieldAssumeExternalID = "assume_role_external_id"
+	fieldTokenFile        = "web_identity_token_file"
 )
 
 var (
 	// roleShape is a role's ARN, its path and name included.
 	roleShape = regexp.MustCompile(`\Aarn:(?:aws|aws-cn|aws-us-gov):iam::[0-9]{12}:role/(?:[!-~]{1,510}/)?[\w+=,.@-]{1,64}\z`)
-	// externalIDShape: https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
-	externalIDShape = regexp.MustCompile(`\A[\w+=,.@:/-]{2,}\z`)
 	// tokenShape is a signed token of three parts, RFC 7515.
 	tokenShape = regexp.MustCompile(`\A[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\z`)
 )
-
-const maxExternalID = 1224 // characters
 
 // maxToken is the longest web identity token that STS takes, in bytes.
 // https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRoleWithWebIdentity.html
@@ -53,7 +49,7 @@ const maxToken = 20000
 func newIdentity(settings provider.Settings) (identity, error) {
 	known := identity{
 		accessKey: settings.Text("access_key"), secretKey: settings.Text("secret_key"),
-		role: settings.Text(fieldRole), externalID: settings.Text(fieldExternalID), tokenFile: settings.Text(fieldTokenFile),
+		role: settings.Text(fieldAssumeRole), externalID: settings.Text(fieldAssumeExternalID), tokenFile: settings.Text(fieldTokenFile),
 	}
 	const both = "give both, or neither to use the machine's AWS credential chain"
 	switch {
@@ -62,19 +58,19 @@ func newIdentity(settings provider.Settings) (identity, error) {
 	case known.accessKey != "" && known.secretKey == "":
 		return identity{}, invalid.Hidden("secret_key", "missing beside access_key", both)
 	case known.role != "" && !roleShape.MatchString(known.role):
-		return identity{}, invalid.Field(fieldRole, known.role, "not the ARN of a role", "write it as arn:aws:iam::123456789012:role/name")
-	case known.externalID != "" && (len(known.externalID) > maxExternalID || !externalIDShape.MatchString(known.externalID)):
-		return identity{}, invalid.Field(fieldExternalID, known.externalID, "not an external id", "use 2 to 1224 letters, digits and _+=,.@:/-")
+		return identity{}, invalid.Field(fieldAssumeRole, known.role, "not the ARN of a role", "write it as arn:aws:iam::123456789012:role/name")
+	case known.externalID != "" && !isExternalID(known.externalID):
+		return identity{}, invalid.Field(fieldAssumeExternalID, known.externalID, "not an external id", "use 2 to 1224 letters, digits and _+=,.@:/-")
 	case known.externalID != "" && known.role == "":
-		return identity{}, invalid.Field(fieldRole, known.role, "missing beside "+fieldExternalID, "name the role that it is for")
+		return identity{}, invalid.Field(fieldAssumeRole, known.role, "missing beside "+fieldAssumeExternalID, "name the role that it is for")
 	case known.tokenFile == "":
 		return known, nil
 	case known.role == "":
-		return identity{}, invalid.Field(fieldRole, known.role, "missing beside "+fieldTokenFile, "name the role that the token may assume")
+		return identity{}, invalid.Field(fieldAssumeRole, known.role, "missing beside "+fieldTokenFile, "name the role that the token may assume")
 	case known.accessKey != "":
 		return identity{}, invalid.Hidden("access_key", "with "+fieldTokenFile+" no key is used", "leave the key or the file out")
 	case known.externalID != "":
-		return identity{}, invalid.Field(fieldExternalID, known.externalID, "a web identity assumes its role without one", "leave it out")
+		return identity{}, invalid.Field(fieldAssumeExternalID, known.externalID, "a web identity assumes its role without one", "leave it out")
 	case !filepath.IsAbs(known.tokenFile):
 		return identity{}, invalid.Field(fieldTokenFile, known.tokenFile, "not an absolute path", "write it from / on")
 	}
@@ -187,7 +183,7 @@ func (known identity) explain(err error) error {
 		if known.tokenFile == "" {
 			remedy += ", with the external id if it asks for one, and allow that identity sts:AssumeRole on it"
 		}
-		return invalid.Field(fieldRole, known.role, "AWS does not let the engine assume it: "+code, remedy)
+		return invalid.Field(fieldAssumeRole, known.role, "AWS does not let the engine assume it: "+code, remedy)
 	}
 	if code == "" && known.accessKey == "" && known.tokenFile == "" && (known.role == "" || !unreachable(err)) {
 		return invalid.Hidden("access_key", "missing, and the machine's AWS credential chain has none: "+invalid.Clip(err.Error()), "give access_key and secret_key, or set up the chain")

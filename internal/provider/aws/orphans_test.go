@@ -45,7 +45,7 @@ func markedAt(t *testing.T, known func(string) bool, answer func(url.Values) (in
 	if err != nil {
 		t.Fatal(err)
 	}
-	for found, err := range opened.(provider.OrphanFinder).Marked(t.Context(), "m", known) {
+	for found, err := range opened.Marked(t.Context(), "m", known) {
 		if err != nil {
 			failed = err
 			continue
@@ -113,7 +113,7 @@ func TestMarkedWithoutTheRight(t *testing.T) {
 // A user made by prepare's handle can be told whose it is and when it ends.
 func TestAUsersTagsAreItsMark(t *testing.T) {
 	expiresAt := time.Date(2026, 11, 24, 12, 30, 0, 0, time.UTC)
-	handle, err := new(users).prepare(provider.Grant{ID: "002da961aaaaaaaaaaaaaaaa", Mount: "m", Ledger: "l", Role: "r", ExpiresAt: expiresAt})
+	handle, err := new(users).prepare(t.Context(), provider.Grant{ID: "002da961aaaaaaaaaaaaaaaa", Mount: "m", Ledger: "l", Role: "r", ExpiresAt: expiresAt})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -218,7 +218,7 @@ func TestUserNames(t *testing.T) {
 		{ID: "002da961utfd4w3opud7s2r7", Mount: "uuid", Role: "upload"},
 		{ID: "002da961utfd4w3opud7s2r7", Mount: "uuid", Role: strings.Repeat("r", 64), Task: strings.Repeat("t", 128), EntityID: "entity"},
 	} {
-		handle, err := account.Prepare(grant)
+		handle, err := account.Prepare(t.Context(), grant)
 		if err != nil {
 			t.Fatal(err)
 		}

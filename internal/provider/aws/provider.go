@@ -1,5 +1,6 @@
 // Package aws mints credentials on an AWS account: for each grant an IAM user
-// with one inline policy and one access key.
+// with one inline policy and one access key, or an STS session with a session
+// policy.
 package aws
 
 import (
@@ -18,18 +19,20 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
 
-// iamUser is the one credential type so far: a user with an access key.
+// iamUser is the type of credential that is a user with an access key.
 const iamUser = "iam_user"
 
 // Facts that Verify learns of an account.
 const (
 	factAccount   = "account_id"
 	factPartition = "partition"
+	factCaller    = "caller_arn" // who the engine is
 )
 
 // Type describes the provider to the registry.
 func Type() provider.Type {
-	return provider.Type{
+	bases := newCommitters()
+	kind := provider.Type{
 		Name: "aws",
 		Config: map[string]*framework.FieldSchema{
 			"region": {
@@ -47,12 +50,12 @@ func Type() provider.Type {
 				Description:  "Secret key of that access key. Never read back.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Secret key", Sensitive: true},
 			},
-			fieldRole: {
+			fieldAssumeRole: {
 				Type:         framework.TypeString,
 				Description:  "ARN of a role that the engine assumes with that key or chain, or with the web identity token, and works as.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Assumed role's ARN"},
 			},
-			fieldExternalID: {
+			fieldAssumeExternalID: {
 				Type:         framework.TypeString,
 				Description:  "External id that the role's trust policy asks for.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Assumed role's external id"},
@@ -81,7 +84,7 @@ func Type() provider.Type {
 		Role: map[string]*framework.FieldSchema{
 			"credential_type": {
 				Type:         framework.TypeString,
-				Description:  "What is minted: iam_user, a user with an access key. Default: iam_user.",
+				Description:  "What is minted: iam_user, a user with an access key; assumed_role, a session of a role; federation_token, a session of a federated user. Default: iam_user.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Credential type"},
 			},
 			"permissions_boundary_arn": {
@@ -110,8 +113,18 @@ func Type() provider.Type {
 				DisplayAttrs: &framework.DisplayAttributes{Name: "KMS key"},
 			},
 		},
-		Open: open,
+		Open: func(settings provider.Settings, facts provider.Facts) (provider.Provider, error) {
+			opened, err := open(settings, facts)
+			if err != nil {
+				return nil, err
+			}
+			opened.bases = bases
+			return opened, nil
+		},
 	}
+	kind.Config[fieldDefaultRole] = defaultRoleField()
+	maps.Copy(kind.Role, sessionFields())
+	return kind
 }
 
 type account struct {
@@ -120,14 +133,36 @@ type account struct {
 	types     map[string]credentialType
 	id        string // 12 digits; empty while the connection was never verified
 	partition string
+
+	caller      caller // zero while the connection was never verified
+	defaultRole string // that sessions are assumed from; may be empty
+	bases       *committers
 }
 
-func open(settings provider.Settings, facts provider.Facts) (provider.Provider, error) {
+func open(settings provider.Settings, facts provider.Facts) (*account, error) {
 	client, err := newClient(settings)
 	if err != nil {
 		return nil, err
 	}
-	return &account{client: client, settings: settings, types: map[string]credentialType{iamUser: &users{client}}, id: facts[factAccount], partition: facts[factPartition]}, nil
+	opened := &account{client: client, settings: settings, id: facts[factAccount], partition: facts[factPartition], defaultRole: settings.Text(fieldDefaultRole), bases: newCommitters()}
+	if text := facts[factCaller]; text != "" {
+		arn, err := scope.ParseARN(text)
+		if err != nil {
+			return nil, fmt.Errorf("aws: the stored ARN of the engine: %s", err) // not the caller's mistake
+		}
+		opened.caller = caller{arn}
+	}
+	if opened.defaultRole != "" {
+		if err := opened.checkRoleARN(fieldDefaultRole, opened.defaultRole); err != nil {
+			return nil, err
+		}
+	}
+	opened.types = map[string]credentialType{
+		iamUser:         &users{client},
+		assumedRole:     &sessions{opened, assumes{opened}},
+		federationToken: &sessions{opened, federates{opened}},
+	}
+	return opened, nil
 }
 
 // accountShape is an account's number.
@@ -142,8 +177,16 @@ func (a *account) Compile(granted scope.Scope, bounds provider.Bounds) (provider
 	if err := checkOnlyUsers(bounds); err != nil {
 		return "", err
 	}
+	if err := checkFields(bounds.Options); err != nil {
+		return "", err
+	}
 	if err := kind.check(bounds.Options); err != nil {
 		return "", err
+	}
+	if limited, is := kind.(*sessions); is {
+		if err := limited.checkLife(bounds.TTL); err != nil {
+			return "", err
+		}
 	}
 	made, err := a.newGrant(granted, bounds)
 	if err != nil {
@@ -158,7 +201,11 @@ func (a *account) Advise(granted scope.Scope, bounds provider.Bounds) provider.A
 	if err != nil {
 		return provider.Advice{} // Compile has refused it
 	}
-	return made.advise()
+	advice := made.advise()
+	if bounds.Options.Text(handleType) == assumedRole {
+		advice.Definition = append(advice.Definition, callerWarnings(a.caller.ARN)...)
+	}
+	return advice
 }
 
 // credentialType is one way to hand a grant's policy to its holder. Its methods
@@ -166,7 +213,7 @@ func (a *account) Advise(granted scope.Scope, bounds provider.Bounds) provider.A
 type credentialType interface {
 	// check refuses a role's fields that this type can't do with.
 	check(options provider.Settings) error
-	prepare(provider.Grant) (provider.Handle, error)
+	prepare(context.Context, provider.Grant) (provider.Handle, error)
 	mint(context.Context, provider.Handle, provider.Policy, time.Time) (provider.Credential, error)
 	revoke(context.Context, provider.Handle) error
 }
@@ -186,13 +233,13 @@ func (a *account) credentials(name string) (credentialType, error) {
 }
 
 // Prepare implements provider.Provider.
-func (a *account) Prepare(grant provider.Grant) (provider.Handle, error) {
+func (a *account) Prepare(ctx context.Context, grant provider.Grant) (provider.Handle, error) {
 	name := grant.Options.Text(handleType)
 	kind, err := a.credentials(name)
 	if err != nil {
 		return nil, err
 	}
-	handle, err := kind.prepare(grant)
+	handle, err := kind.prepare(ctx, grant)
 	if err != nil {
 		return nil, err
 	}
@@ -230,17 +277,18 @@ func (a *account) Verify(ctx context.Context) (provider.Verification, error) {
 		}
 		return provider.Verification{}, a.client.explain(err, "sts_endpoint")
 	}
-	caller, err := a.client.callerIdentity(ctx)
+	identity, err := a.client.callerIdentity(ctx)
 	if err != nil {
 		return provider.Verification{}, a.client.explain(err, "sts_endpoint")
 	}
 	if err := a.client.reachIAM(ctx); err != nil {
 		return provider.Verification{}, a.client.explain(err, "iam_endpoint")
 	}
-	verification := provider.Verification{Facts: provider.Facts{factAccount: caller.Account, factPartition: caller.Partition}}
-	if caller.Resource == "root" {
+	verification := provider.Verification{Facts: provider.Facts{factAccount: identity.Account, factPartition: identity.Partition, factCaller: identity.String()}}
+	if identity.Resource == "root" {
 		verification.Warnings = append(verification.Warnings, fmt.Sprintf(
-			"access_key is the root user's of account %s: make a user for this engine that may manage users under /precision/ only", caller.Account))
+			"access_key is the root user's of account %s: make a user for this engine that may manage users under /precision/ only", identity.Account))
 	}
+	verification.Warnings = append(verification.Warnings, callerWarnings(identity)...)
 	return verification, nil
 }

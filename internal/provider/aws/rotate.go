@@ -42,8 +42,8 @@ func (a *account) keyOwner() (*client, error) {
 		return a.client, nil
 	}
 	settings := maps.Clone(a.settings)
-	delete(settings, fieldRole)
-	delete(settings, fieldExternalID)
+	delete(settings, fieldAssumeRole)
+	delete(settings, fieldAssumeExternalID)
 	return newClient(settings)
 }
 

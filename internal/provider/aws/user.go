@@ -54,7 +54,7 @@ func (u *users) check(options provider.Settings) error {
 // prepare implements credentialType. The user's name carries the grant's id,
 // so that CloudTrail leads back to the grant, then role and task as far as they
 // fit.
-func (u *users) prepare(grant provider.Grant) (provider.Handle, error) {
+func (u *users) prepare(_ context.Context, grant provider.Grant) (provider.Handle, error) {
 	name := strings.TrimRight("precision-"+grant.ID+"-"+grant.Role+"-"+grant.Task, "-")
 	handle := provider.Handle{
 		handleUser: name[:min(len(name), maxUserName)],

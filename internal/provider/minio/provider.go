@@ -114,7 +114,7 @@ func checkBounds(granted scope.Scope, bounds provider.Bounds) error {
 }
 
 // Prepare implements provider.Provider.
-func (m *minio) Prepare(grant provider.Grant) (provider.Handle, error) {
+func (m *minio) Prepare(_ context.Context, grant provider.Grant) (provider.Handle, error) {
 	return provider.Handle{handleParent: m.client.accessKey, handleRevokeType: grant.ID}, nil
 }
 

@@ -21,6 +21,7 @@ type Subject struct {
 	Provider provider.Provider // reaches its target through Faults
 	Faults   *Faults
 	Scope    scope.Scope
+	Options  provider.Settings // of the role
 	// Use does what the scope allows, with a credential's fields. It is nil
 	// where the target allowed it, and an error for which Refused is true where
 	// the target said no.
@@ -72,13 +73,13 @@ func (s suite) prepare(t *testing.T, ttl time.Duration) grant {
 	expiresAt := time.Now().Add(ttl).Truncate(time.Second).UTC()
 	prepared := grant{id: ledger.NewID(expiresAt), expiresAt: expiresAt}
 	var err error
-	if prepared.policy, err = s.Provider.Compile(s.Scope, provider.Bounds{ExpiresAt: expiresAt}); err != nil {
+	if prepared.policy, err = s.Provider.Compile(s.Scope, provider.Bounds{ExpiresAt: expiresAt, Options: s.Options}); err != nil {
 		t.Fatal(err)
 	}
 	if prepared.policy == "" {
 		t.Fatal("the policy is empty")
 	}
-	if prepared.handle, err = s.Provider.Prepare(provider.Grant{ID: prepared.id, Mount: "11111111-2222-3333-4444-555555555555", Role: "role", Task: "task"}); err != nil {
+	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: "11111111-2222-3333-4444-555555555555", Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options}); err != nil {
 		t.Fatal(err)
 	}
 	return prepared

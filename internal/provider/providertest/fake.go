@@ -62,7 +62,7 @@ func (f *Fake) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Po
 }
 
 // Prepare implements provider.Provider.
-func (f *Fake) Prepare(grant provider.Grant) (provider.Handle, error) {
+func (f *Fake) Prepare(_ context.Context, grant provider.Grant) (provider.Handle, error) {
 	return provider.Handle{fakeHandle: grant.ID}, nil
 }
 

@@ -1,0 +1,110 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+)
+
+// Ledger is what a provider.Keeper may ask of a manager's memory.
+func (m *Manager) Ledger() provider.Ledger { return memory{m} }
+
+type memory struct{ *Manager }
+
+// Life implements provider.Ledger.
+func (m memory) Life() context.Context { return m.life }
+
+// Now implements provider.Ledger.
+func (m memory) Now() time.Time { return m.Manager.Now() }
+
+// errNotStarted is a fault of this program: nothing is asked before Start.
+var errNotStarted = errors.New("the ledger was never begun to be read")
+
+// kept is the storage that the ledger is in.
+func (m *Manager) kept() (logical.Storage, error) {
+	if storage := m.storage.Load(); storage != nil {
+		return *storage, nil
+	}
+	return nil, errNotStarted
+}
+
+// Identity implements provider.Ledger.
+func (m memory) Identity(ctx context.Context) (mount, id string, err error) {
+	storage, err := m.kept()
+	if err != nil {
+		return "", "", err
+	}
+	id, err = m.LedgerID(ctx, storage)
+	return m.Mount, id, err
+}
+
+// OnBase implements provider.Ledger.
+func (m memory) OnBase(ctx context.Context, base string) ([]provider.Hanging, error) {
+	select {
+	case <-m.Index.Ready():
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	grants := m.Index.OnBase(base, m.Manager.Now())
+	hanging := make([]provider.Hanging, len(grants))
+	for i, grant := range grants {
+		hanging[i] = provider.Hanging{Handle: grant.Handle, ExpiresAt: grant.ExpiresAt, Over: over(grant)}
+	}
+	return hanging, nil
+}
+
+// over says whether a grant was ended, or is to end, before it expires.
+func over(grant ledger.Grant) bool {
+	switch grant.State {
+	case ledger.Pending:
+		return false
+	case ledger.Ended, ledger.Failed:
+		return grant.EndedAt.Before(grant.ExpiresAt)
+	default:
+		return true
+	}
+}
+
+// EndEarly implements provider.Ledger.
+func (m memory) EndEarly(ctx context.Context, base string, early func(provider.Handle) bool) error {
+	storage, err := m.kept()
+	if err != nil {
+		return err
+	}
+	if err := ledger.Prove(ctx, storage); err != nil || early == nil {
+		return err
+	}
+	const writers = 32
+	turns := make(chan struct{}, writers)
+	var mu sync.Mutex
+	var failed error
+	var all sync.WaitGroup
+	for _, grant := range m.Index.OnBase(base, m.Manager.Now()) {
+		if grant.Finished() || !early(grant.Handle) {
+			continue
+		}
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			if grant.State != ledger.Ending {
+				grant.State, grant.Ending = ledger.Ending, ledger.Widened
+			}
+			if err := m.write(ctx, storage, grant); err != nil {
+				mu.Lock()
+				failed = errors.Join(failed, err)
+				mu.Unlock()
+				return
+			}
+			m.Log.Warn("a session is ended early: its base role's policies have no room left to spare it",
+				"grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "base", base)
+		})
+	}
+	all.Wait()
+	return failed
+}

@@ -1,0 +1,181 @@
+package aws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/revocation"
+)
+
+// committers are those of one mount, one for each base: two that wrote the same
+// policy would undo each other's. They outlive the providers that use them, since
+// a target is opened anew whenever its configuration is written.
+type committers struct {
+	mu      sync.Mutex
+	ledger  provider.Ledger // nil until Remember
+	mark    *revocation.Mark
+	by      map[string]*committer    // base
+	refused map[revocation.Code]bool // what STS has refused to make, until it is revoked
+}
+
+// committer ends the sessions of one base.
+type committer struct {
+	*revocation.Committer
+	client atomic.Pointer[client] // the one that was used last: it is the target's as it is now
+}
+
+func newCommitters() *committers {
+	return &committers{by: map[string]*committer{}, refused: map[revocation.Code]bool{}}
+}
+
+func (c *committers) remember(ledger provider.Ledger) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ledger == nil {
+		c.ledger = ledger
+	}
+}
+
+var errNoLedger = errors.New("aws: sessions need a ledger to be ended by")
+
+// await is of, for those who can try again: it waits for the ledger, but not for
+// long.
+func (c *committers) await(ctx context.Context, base string, using *client) (*committer, error) {
+	c.mu.Lock()
+	ledger := c.ledger
+	c.mu.Unlock()
+	if ledger == nil {
+		return nil, errNoLedger
+	}
+	if err := ledger.Await(ctx); err != nil {
+		return nil, err
+	}
+	return c.of(ctx, base, using)
+}
+
+// of is the committer of a base, and uses that client from now on.
+func (c *committers) of(ctx context.Context, base string, using *client) (*committer, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if one := c.by[base]; one != nil {
+		one.client.Store(using)
+		return one, nil
+	}
+	if c.ledger == nil {
+		return nil, errNoLedger
+	}
+	if c.mark == nil {
+		mount, id, err := c.ledger.Identity(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("aws: asking whose sessions these are: %w", err)
+		}
+		mark := revocation.NewMark(mount, id)
+		c.mark = &mark
+	}
+	one := &committer{}
+	one.client.Store(using)
+	policies, err := newBasePolicies(base, *c.mark, &one.client)
+	if err != nil {
+		return nil, err
+	}
+	one.Committer = revocation.New(c.ledger.Life(), revocation.Config{
+		Mark: *c.mark, Policies: policies, Now: c.ledger.Now, Announce: announce(c.ledger, base),
+	})
+	c.by[base] = one
+	go restore(c.ledger, base, *c.mark, one.Committer)
+	return one, nil
+}
+
+// announce tells the ledger which sessions a commit ends early.
+func announce(ledger provider.Ledger, base string) func(context.Context, []revocation.Session) error {
+	return func(ctx context.Context, collateral []revocation.Session) error {
+		if len(collateral) == 0 {
+			return ledger.EndEarly(ctx, base, nil)
+		}
+		early := map[revocation.Code]bool{}
+		for _, one := range collateral {
+			early[one.Code] = true
+		}
+		return ledger.EndEarly(ctx, base, func(handle provider.Handle) bool {
+			one, err := named(handle)
+			return err == nil && early[one.Code]
+		})
+	}
+}
+
+// restore tells a committer what the ledger knows. It fails only when the mount
+// ends.
+func restore(ledger provider.Ledger, base string, mark revocation.Mark, committer *revocation.Committer) {
+	grants, err := ledger.OnBase(ledger.Life(), base)
+	if err != nil {
+		return
+	}
+	var live, revoked []revocation.Session
+	for _, grant := range grants {
+		one, err := named(grant.Handle)
+		if err != nil || one.Code.Mark() != mark {
+			continue // what another ledger's mark is on is not ended from here
+		}
+		one.ExpiresAt = grant.ExpiresAt
+		if grant.Over {
+			revoked = append(revoked, one)
+		} else {
+			live = append(live, one)
+		}
+	}
+	_ = committer.Restore(live, revoked) // all bear the mark, and nobody else restores it
+}
+
+// unmade notes that no session was made for a handle, so that none has to be
+// denied.
+func (c *committers) unmade(handle provider.Handle) {
+	one, err := named(handle)
+	if err != nil {
+		return
+	}
+	c.forget(handle)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.refused[one.Code] = true
+}
+
+// wasUnmade says so, once.
+func (c *committers) wasUnmade(code revocation.Code) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	refused := c.refused[code]
+	delete(c.refused, code)
+	return refused
+}
+
+// forget lets a name go that nothing is minted with.
+func (c *committers) forget(handle provider.Handle) {
+	c.mu.Lock()
+	committer := c.by[handle[handleBase]]
+	c.mu.Unlock()
+	if one, err := named(handle); err == nil && committer != nil {
+		committer.Forget(one.Code)
+	}
+}
+
+// Remember implements provider.Keeper.
+func (a *account) Remember(ledger provider.Ledger) { a.bases.remember(ledger) }
+
+// Base implements provider.Committed.
+func (a *account) Base(handle provider.Handle) string { return handle[handleBase] }
+
+// Keep implements provider.Keeper.
+func (a *account) Keep(ctx context.Context, base string) error {
+	committer, err := a.bases.await(ctx, base, a.client)
+	if err != nil {
+		return err
+	}
+	return committer.Check(ctx)
+}
+
+// Forget implements provider.Keeper.
+func (a *account) Forget(handle provider.Handle) { a.bases.forget(handle) }
