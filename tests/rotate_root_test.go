@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -123,14 +124,18 @@ func TestRotateRootRefuses(t *testing.T) {
 // writes.
 type crashingStorage struct {
 	logical.InmemStorage
-	writes int // left; negative: as many as come
+	gone func()
+
+	mu     sync.Mutex // the sweeper uses storage, too
+	writes int        // left; negative: as many as come
 	taken  bool
-	gone   func()
 }
 
 var errGone = errors.New("vault is gone")
 
 func (s *crashingStorage) change(do func() error) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.writes != 0 {
 		s.writes--
 		return do()
@@ -145,6 +150,21 @@ func (s *crashingStorage) change(do func() error) error {
 	return errGone
 }
 
+// crashAfter has it crash after so many writes, or never where that is negative.
+// taken says whether the write that it crashes in is stored.
+func (s *crashingStorage) crashAfter(writes int, taken bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writes, s.taken = writes, taken
+}
+
+// crashed says whether it has taken all the writes that it takes.
+func (s *crashingStorage) crashed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writes == 0
+}
+
 func (s *crashingStorage) Put(ctx context.Context, entry *logical.StorageEntry) error {
 	return s.change(func() error { return s.InmemStorage.Put(ctx, entry) })
 }
@@ -154,7 +174,7 @@ func (s *crashingStorage) Delete(ctx context.Context, key string) error {
 }
 
 func (s *crashingStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
-	if s.writes == 0 {
+	if s.crashed() {
 		return nil, errGone
 	}
 	return s.InmemStorage.Get(ctx, key)
@@ -189,7 +209,7 @@ func newRotating(t *testing.T) *rotating {
 func (r *rotating) restart() {
 	r.t.Helper()
 	r.faults.Heal()
-	r.storage.writes, r.storage.taken = -1, false
+	r.storage.crashAfter(-1, false)
 	var err error
 	r.backend, err = precision.Factory(r.t.Context(), &logical.BackendConfig{
 		Logger: hclog.NewNullLogger(), StorageView: r.storage, BackendUUID: r.user,
@@ -255,9 +275,9 @@ func TestRotateRootCrashes(t *testing.T) {
 	for _, taken := range []bool{false, true} {
 		for writes := 0; ; writes++ {
 			when := fmt.Sprintf("taken %v, after %d writes", taken, writes)
-			r.storage.writes, r.storage.taken = writes, taken
+			r.storage.crashAfter(writes, taken)
 			_, err := r.try(logical.UpdateOperation, "rotate-root/own", nil)
-			over := r.storage.writes > 0
+			over := !r.storage.crashed()
 			if err != nil && over {
 				t.Fatalf("%s: %v", when, err)
 			}
