@@ -10,6 +10,9 @@ SOAKTIME ?= 10m
 # Everything but the acceptance tests.
 UNITS = $(shell go list ./... | grep -vE '/tests(/judge|/chaos)?$$')
 
+# What the proofs have counted, for showing it at the end.
+export PRECISION_FIGURES := $(CURDIR)/.cache/figures
+
 # A test runner on PATH or the one that "make tools" has built.
 export PATH := $(PATH):$(CURDIR)/.cache/bin
 
@@ -36,7 +39,9 @@ dev: ## Start the same servers, and leave them running to play with
 
 test: ## Run all tests
 	@scripts/tools.sh vault minio moto judge gotestsum
+	@rm -f $(PRECISION_FIGURES)
 	@$(MAKE) --no-print-directory unit acceptance chaos
+	@echo; echo "What the proofs counted:"; cat $(PRECISION_FIGURES)
 
 unit: ## Run the unit tests, with the race detector
 	@scripts/tools.sh gotestsum

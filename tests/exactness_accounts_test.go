@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/roles"
 )
 
@@ -41,6 +42,6 @@ func proveAccounts(t *testing.T, m *mount) []subject {
 		return all
 	}, always)
 	c.try(subjects, grantAsks, func(set setting) bool { return set.resourcePolicy != "" })
-	t.Log(c.line())
+	figures.Log(t, "%s", c.line())
 	return subjects
 }

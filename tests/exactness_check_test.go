@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/judge"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/roles"
 )
@@ -87,7 +88,7 @@ func proveCheck(t *testing.T, m *mount, subjects []subject) {
 		}
 		t.Errorf("%s, %s: %s on %s with %v under %s by\n%s\ncheck says %s\nthe judge says %s", each.ask.kind, each.setting.name, each.Action, each.Resource, each.Context, each.ResourcePolicy, each.subject.policy, said, why)
 	}
-	t.Logf("checks: %d (%s), differing from the judge: %d; %s", len(questions), roles.Counted(effects), wrong, roles.Counted(kinds))
+	figures.Log(t, "checks: %d (%s), differing from the judge: %d; %s", len(questions), roles.Counted(effects), wrong, roles.Counted(kinds))
 }
 
 // checkable says whether the question can be put to the plugin.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/roles"
 )
 
@@ -27,7 +28,7 @@ func proveGrants(t *testing.T, subjects []subject) {
 		all = append(all, otherResources(s)...)
 		return append(all, otherConditions(s)...)
 	}, always)
-	t.Log(c.line())
+	figures.Log(t, "%s", c.line())
 }
 
 // grantAsks are for the grant itself, up to its last second.

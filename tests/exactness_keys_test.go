@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/judge"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/roles"
 )
@@ -74,8 +75,8 @@ func proveKeys(t *testing.T, m *mount) []subject {
 	c.try(subjects, func(s *subject) []ask {
 		return slices.Concat(grantAsks(s), otherActions(s), otherResources(s), otherConditions(s))
 	}, always)
-	t.Logf("roles with a key: %d of %d", len(subjects), known)
-	t.Log(c.line())
+	figures.Log(t, "roles with a key: %d of %d", len(subjects), known)
+	figures.Log(t, "%s", c.line())
 	return subjects
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/roles"
 )
 
@@ -33,11 +34,11 @@ func proveServices(t *testing.T, subjects []subject) {
 		}
 		return all
 	}, openly)
-	t.Log(c.line())
+	figures.Log(t, "%s", c.line())
 
 	c = newJury(t)
 	c.try(sample, keysOfTheService, always)
-	t.Log(c.line())
+	figures.Log(t, "%s", c.line())
 }
 
 // through is the ask as a service makes it for its caller.

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/judge"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/roles"
@@ -96,8 +97,8 @@ func accepted(t *testing.T, m *mount, candidates []roles.Role) []subject {
 		bound += count(each.BoundSourceIP)
 	}
 	levels := roles.Levels(granted)
-	t.Logf("roles: %d of %d were taken, %d services; %d with a wildcard, %d conditions, %d companions, %d bound to an address", len(subjects), len(candidates), len(services), wild, conditions, companions, bound)
-	t.Logf("access levels: %s", roles.Counted(levels))
+	figures.Log(t, "roles: %d of %d were taken, %d services; %d with a wildcard, %d conditions, %d companions, %d bound to an address", len(subjects), len(candidates), len(services), wild, conditions, companions, bound)
+	figures.Log(t, "access levels: %s", roles.Counted(levels))
 	if len(subjects) < 500 || len(services) < 60 || len(subjects)*100 < len(candidates)*45 || len(subjects)*100 > len(candidates)*90 {
 		t.Errorf("%d of %d roles in %d services make no proof", len(subjects), len(candidates), len(services))
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/minio"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -240,7 +241,7 @@ func TestStoreActionsAreExact(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d verdicts of the store", judged)
+	figures.Log(t, "%d verdicts of the store", judged)
 }
 
 // MinIO takes condition keys from a request's headers and query too. The time

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -77,7 +78,7 @@ func TestHostileParameters(t *testing.T) {
 	if users := m.users(); len(users) != 0 {
 		t.Errorf("users %v were made", users)
 	}
-	t.Logf("%d hostile values refused in each of %d slots, by the plugin in Vault", len(values), len(slots))
+	figures.Log(t, "%d hostile values refused in each of %d slots, by the plugin in Vault", len(values), len(slots))
 }
 
 // A value with "/" stays where a path belongs, and leaves every other slot.

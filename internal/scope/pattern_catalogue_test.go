@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 )
 
 // known is one ARN pattern of the reference.
@@ -120,7 +121,7 @@ func TestReference(t *testing.T) {
 			wildcards++
 		}
 	}
-	t.Logf("%d patterns, %d take a wildcard and %d none; %d attacks and %d wildcards tried", patterns, wild, patterns-wild, attacks, wildcards)
+	figures.Log(t, "%d patterns, %d take a wildcard and %d none; %d attacks and %d wildcards tried", patterns, wild, patterns-wild, attacks, wildcards)
 	// The numbers are those of the embedded release: a change of a rule shows here.
 	if patterns != 2347 || wild != 650 {
 		t.Errorf("%d of %d patterns take a wildcard, want 650 of 2347", wild, patterns)

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -110,7 +111,7 @@ func TestCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("2 leaders stepped down, 2 nodes killed; grants minted: %d, in the ledger: %s, left behind: 0", len(minted), endings(grants))
+	figures.Log(t, "2 leaders stepped down, 2 nodes killed; grants minted: %d, in the ledger: %s, left behind: 0", len(minted), endings(grants))
 	w.stepsDownWhileATargetHangs()
 }
 
@@ -210,5 +211,5 @@ func (w *world) stepsDownWhileATargetHangs() {
 	for _, credential := range minted {
 		w.denied("a credential whose revoke hung", credential)
 	}
-	t.Logf("1 leader stepped down while %d revokes hung; took %s; left behind: 0", len(minted), took.Truncate(time.Second))
+	figures.Log(t, "1 leader stepped down while %d revokes hung; took %s; left behind: 0", len(minted), took.Truncate(time.Second))
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/sweep"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -44,7 +45,7 @@ func TestTwoMounts(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually("nothing is left", func() error { return w.left(w.Vault, "two") })
-	t.Logf("grants minted: %d; left behind: 0", len(minted))
+	figures.Log(t, "grants minted: %d; left behind: 0", len(minted))
 }
 
 // A Vault is copied, and both run on: neither ends what the other holds, but for
@@ -115,7 +116,7 @@ func TestCopiedVault(t *testing.T) {
 	for _, vault := range []*lab.Vault{w.Vault, copied} {
 		w.eventually("nothing is left", func() error { return w.left(vault, mounted) })
 	}
-	t.Logf("grants minted: %d; ended by the wrong one: 0; left behind: 0", len(before)+len(short)+len(original)+len(copy))
+	figures.Log(t, "grants minted: %d; ended by the wrong one: 0; left behind: 0", len(before)+len(short)+len(original)+len(copy))
 }
 
 // finds has a Vault look for orphans until it finds a grant's, and demands that it

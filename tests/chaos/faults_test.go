@@ -10,6 +10,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -88,7 +89,7 @@ func TestFaults(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("faults: %d; in the ledger: %s; left behind: 0", len(cases), endings(grants))
+	figures.Log(t, "faults: %d; in the ledger: %s; left behind: 0", len(cases), endings(grants))
 }
 
 // faultyTarget makes a target with a proxy of its own, and a role on it of the

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -95,6 +96,6 @@ func TestCallersHangUp(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("mints: %d; answered: %d, hung up on: %d; users without a lease just afterwards: %d; in the ledger: %s; left behind: 0",
+	figures.Log(t, "mints: %d; answered: %d, hung up on: %d; users without a lease just afterwards: %d; in the ledger: %s; left behind: 0",
 		mints, answered.Load(), hungUp.Load(), crossed, endings(grants))
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -52,7 +53,7 @@ func killedUnderLoad(t *testing.T, moments int, kill func(*world)) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("moments killed: %d; grants minted: %d, revoked: %d, requests refused meanwhile: %d; in the ledger: %s; left behind: 0",
+	figures.Log(t, "moments killed: %d; grants minted: %d, revoked: %d, requests refused meanwhile: %d; in the ledger: %s; left behind: 0",
 		moments, load.minted.Load(), load.revoked.Load(), load.failed.Load(), endings(grants))
 }
 

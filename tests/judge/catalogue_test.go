@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 )
 
 type catalogueAction struct {
@@ -73,7 +75,7 @@ func TestTheWholeCatalogue(t *testing.T) {
 			t.Errorf("%s on %s: got %s, want %s", requests[i].Action, requests[i].Resource, got, want[i])
 		}
 	}
-	t.Logf("%d actions, %d requests", actions, len(requests))
+	figures.Log(t, "%d actions, %d requests", actions, len(requests))
 }
 
 var variable = regexp.MustCompile(`\$\{[^}]*\}|\*`)
