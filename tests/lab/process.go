@@ -139,16 +139,32 @@ func tail(path string) string {
 	return string(text)
 }
 
-// freePorts finds loopback ports that nothing listens on.
+// given are the ports that labs of this process have got: one that is free may be
+// another lab's, whose server does not listen yet.
+var given struct {
+	sync.Mutex
+	ports map[int]bool
+}
+
+// freePorts finds loopback ports that nothing listens on, and none twice.
 func freePorts(count int) ([]int, error) {
+	given.Lock()
+	defer given.Unlock()
+	if given.ports == nil {
+		given.ports = map[int]bool{}
+	}
 	var ports []int
-	for range count {
+	for len(ports) < count {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, fmt.Errorf("finding a free port: %w", err)
 		}
-		defer listener.Close() // all are held until all are found, so that no two are the same
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+		defer listener.Close() // all are held until all are found
+		port := listener.Addr().(*net.TCPAddr).Port
+		if !given.ports[port] {
+			given.ports[port] = true
+			ports = append(ports, port)
+		}
 	}
 	return ports, nil
 }
