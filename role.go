@@ -94,7 +94,7 @@ func (r role) validate(opened openTarget, now time.Time, system logical.SystemVi
 		return nil, err
 	}
 	bounds := r.bounds(longestAddress)
-	bounds.TTL = r.longest(system)
+	bounds.TTL = r.longestTried(system)
 	bounds.ExpiresAt = now.Add(max(r.TTL, r.MaxTTL, time.Second)).Truncate(time.Second)
 	var advice provider.Advice
 	err = definition.Try(func(granted scope.Scope) error {
@@ -109,10 +109,10 @@ func (r role) validate(opened openTarget, now time.Time, system logical.SystemVi
 	return append(advice.Definition, advice.Mint...), err
 }
 
-// longest is how long a credential may live at most: as long as the role says, or
+// longestTried is how long a credential may live at most: as long as the role says, or
 // as long as one lives whose reader asks for no time. It is 0 where Vault did not
 // say.
-func (r role) longest(system logical.SystemView) time.Duration {
+func (r role) longestTried(system logical.SystemView) time.Duration {
 	usual, _, err := r.lifetime(0, system)
 	if err != nil {
 		return 0

@@ -148,7 +148,7 @@ func (s *sessions) prepare(ctx context.Context, grant provider.Grant) (provider.
 		handle[handleTag+key] = value
 	}
 	for key, value := range map[string]string{
-		handleExternalID:     grant.Options.Text(fieldExternalID),
+		handleExternalID:     grant.Options.Text(fieldBaseExternalID),
 		handleSourceIdentity: identity,
 		handleTransitive:     strings.Join(grant.Options.List(fieldTransitive), "\n"),
 	} {

@@ -19,9 +19,9 @@ import (
 // Fields of a role whose credentials are sessions, and of a target that has such
 // roles.
 const (
-	fieldRole           = "role_arn"
+	fieldBaseRole           = "role_arn"
 	fieldDefaultRole    = "default_role_arn"
-	fieldExternalID     = "external_id"
+	fieldBaseExternalID     = "external_id"
 	fieldTags           = "session_tags"
 	fieldTransitive     = "transitive_tag_keys"
 	fieldSourceIdentity = "source_identity"
@@ -39,12 +39,12 @@ func defaultRoleField() *framework.FieldSchema {
 // sessionFields are what a role takes.
 func sessionFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
-		fieldRole: {
+		fieldBaseRole: {
 			Type:         framework.TypeString,
 			Description:  "For assumed_role: ARN of the role that the sessions are assumed from. Default: the target's default_role_arn.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Role ARN"},
 		},
-		fieldExternalID: {
+		fieldBaseExternalID: {
 			Type:         framework.TypeString,
 			Description:  "For assumed_role: the external id that the role's trust policy asks for.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "External ID"},
@@ -70,8 +70,8 @@ func sessionFields() map[string]*framework.FieldSchema {
 // fieldsOf are the role's fields that only some types of credential take.
 var fieldsOf = map[string][]string{
 	"permissions_boundary_arn": {iamUser},
-	fieldRole:                  {assumedRole},
-	fieldExternalID:            {assumedRole},
+	fieldBaseRole:                  {assumedRole},
+	fieldBaseExternalID:            {assumedRole},
 	fieldTags:                  {assumedRole, federationToken},
 	fieldTransitive:            {assumedRole},
 	fieldSourceIdentity:        {assumedRole},
@@ -129,8 +129,8 @@ func (a *account) checkRoleARN(field, text string) error {
 
 // checkSessionFields holds the role's fields to what STS takes.
 func checkSessionFields(options provider.Settings) error {
-	if id := options.Text(fieldExternalID); options[fieldExternalID] != nil && (len(id) < minExternalID || len(id) > maxExternalID || !externalIDShape.MatchString(id)) {
-		return invalid.Field(fieldExternalID, id, "not an external id", "write 2 to 1,224 letters, digits and +=,.@:/-_")
+	if id := options.Text(fieldBaseExternalID); options[fieldBaseExternalID] != nil && (len(id) < minExternalID || len(id) > maxExternalID || !externalIDShape.MatchString(id)) {
+		return invalid.Field(fieldBaseExternalID, id, "not an external id", "write 2 to 1,224 letters, digits and +=,.@:/-_")
 	}
 	tags, err := sessionTags(options)
 	if err != nil {

@@ -23,7 +23,7 @@ type assumes struct{ *account }
 
 // base implements maker.
 func (m assumes) base(options provider.Settings) (string, error) {
-	field, arn := fieldRole, options.Text(fieldRole)
+	field, arn := fieldBaseRole, options.Text(fieldBaseRole)
 	if arn == "" && m.defaultRole != "" {
 		field, arn = fieldDefaultRole, m.defaultRole
 	}
