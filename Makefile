@@ -1,13 +1,14 @@
 .DEFAULT_GOAL := help
-.PHONY: help build tools demo dev test unit acceptance fuzz check catalog clean
+.PHONY: help build tools demo dev test unit acceptance chaos soak fuzz bench check catalog clean
 
 PLUGIN  := bin/vault-plugin-secrets-precision
 PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
 VERSION ?= v0.1.0
 FUZZTIME ?= 20s
+SOAKTIME ?= 10m
 
 # Everything but the acceptance tests.
-UNITS = $(shell go list ./... | grep -vE '/tests(/judge)?$$')
+UNITS = $(shell go list ./... | grep -vE '/tests(/judge|/chaos)?$$')
 
 # A test runner on PATH or the one that "make tools" has built.
 export PATH := $(PATH):$(CURDIR)/.cache/bin
@@ -35,7 +36,7 @@ dev: ## Start the same servers, and leave them running to play with
 
 test: ## Run all tests
 	@scripts/tools.sh vault minio moto judge gotestsum
-	@$(MAKE) --no-print-directory unit acceptance
+	@$(MAKE) --no-print-directory unit acceptance chaos
 
 unit: ## Run the unit tests, with the race detector
 	@scripts/tools.sh gotestsum
@@ -45,8 +46,20 @@ acceptance: ## Run the tests of the plugin in a real Vault, against real targets
 	@scripts/tools.sh vault minio moto judge gotestsum
 	@gotestsum --format testname -- -race -count=1 -timeout 30m ./tests ./tests/judge
 
+chaos: ## Run the proofs that nothing outlives its lease, while things die
+	@scripts/tools.sh vault minio moto gotestsum
+	@gotestsum --format standard-verbose -- -race -count=1 -timeout 30m -parallel 6 ./tests/chaos
+
+soak: ## Mint and revoke at full load for SOAKTIME, and watch what the plugin takes
+	@scripts/tools.sh vault minio moto
+	@$(MAKE) --no-print-directory build
+	@go run ./scripts/soak $(PLUGIN) $(SOAKTIME)
+
 fuzz: ## Fuzz what parses input from outside, FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)
+
+bench: ## Measure what has to stay fast, in memory
+	@go test -run '^$$' -bench . -benchmem . ./internal/...
 
 check: ## Check format, vet, staticcheck, known vulnerabilities, tidy modules
 	@scripts/tools.sh staticcheck govulncheck

@@ -6,6 +6,7 @@ package precision
 import (
 	"context"
 	"errors"
+	"net/http"
 	"regexp"
 	"strings"
 	"sync"
@@ -30,9 +31,6 @@ var Version = "v0.1.0"
 // document, and so the names of generated clients' functions.
 const operationPrefix = "precision"
 
-// historyRetention is how long grants are remembered that have ended.
-const historyRetention = 90 * 24 * time.Hour
-
 type backend struct {
 	*framework.Backend
 
@@ -48,11 +46,14 @@ type backend struct {
 	roles   cache[openRole]
 	// observed is what the target said of each role's last credential.
 	observed observations
+
+	tidyConfigs cache[tidyConfig] // of one entry
 	// definitions is held while a target or a role is written or deleted, so
 	// that no role is left without its target; and, for reading, from the time
 	// that a mint looks its target up until its grant is in the ledger's index,
 	// so that a target is not deleted or moved under a grant that it can't see yet.
 	definitions sync.RWMutex
+	rotating    sync.Mutex // held while a root credential is rotated, or what that has left is cleared away
 }
 
 // Factory makes the engine for one mount. It has no side effects.
@@ -80,21 +81,27 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		RunningVersion: Version,
 		Paths: framework.PathAppend(
 			b.pathConfig(),
+			b.pathRotateRoot(),
 			b.pathRoles(),
 			b.pathCreds(),
 			b.pathPreview(),
 			b.pathCheck(),
 			b.pathCatalog(),
+			b.pathMetrics(),
+			b.pathGrants(),
+			b.pathTidy(),
 		),
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix},
-			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.OwnPrefix},
+			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.OwnPrefix, framework.WALPrefix},
 		},
-		InitializeFunc: b.initialize,
-		PeriodicFunc:   b.periodic,
-		Clean:          func(context.Context) { b.grants.Close() },
-		Invalidate:     b.invalidate,
+		InitializeFunc:    b.initialize,
+		PeriodicFunc:      b.periodic,
+		WALRollback:       b.rollBack,
+		WALRollbackMinAge: rollbackAge,
+		Clean:             func(context.Context) { b.grants.Close() },
+		Invalidate:        b.invalidate,
 	}
 	for _, path := range b.Paths {
 		for _, name := range regexp.MustCompile(path.Pattern).SubexpNames() {
@@ -110,8 +117,10 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 	}
 	b.grants = lifecycle.New(b.Logger(), now)
 	b.grants.Mount = conf.BackendUUID
-	b.sweeper = &sweep.Sweeper{Grants: b.grants, Open: b.enderOf, Log: b.Logger(), Retention: historyRetention}
-	b.grants.Rebuilt = b.sweeper.Nudge
+	b.sweeper = &sweep.Sweeper{
+		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Settings: b.sweepSettings, Log: b.Logger(),
+	}
+	b.grants.Rebuilt = b.sweeper.Keep
 	return b, nil
 }
 
@@ -169,6 +178,9 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
 		b.roles.drop(name)
 	}
+	if key == tidyConfigKey {
+		b.tidyConfigs.drop(key)
+	}
 }
 
 // refuse turns an error into an answer: what the caller can mend has status
@@ -184,10 +196,14 @@ func refuse(err error) (*logical.Response, error) {
 // bare returns the errors that mean something to Vault as Vault knows them:
 // across the plugin's connection a wrapped one would be any other fault.
 func bare(err error) error {
-	if errors.Is(err, logical.ErrReadOnly) {
+	switch {
+	case errors.Is(err, logical.ErrReadOnly):
 		return logical.ErrReadOnly
+	case errors.Is(err, provider.ErrUnavailable):
+		return logical.CodedError(http.StatusServiceUnavailable, err.Error())
+	default:
+		return err
 	}
-	return err
 }
 
 const backendHelp = `

@@ -60,12 +60,12 @@ func (s *countingStorage) Delete(ctx context.Context, key string) error {
 // engine is a backend on a fake target, with target "db" and role "reset".
 type engine struct {
 	*backend
-	t       *testing.T
+	t       testing.TB
 	storage *countingStorage
 	target  *providertest.Fake
 }
 
-func newEngine(t *testing.T) *engine {
+func newEngine(t testing.TB) *engine {
 	e := &engine{t: t, storage: &countingStorage{}, target: &providertest.Fake{}}
 	e.backend = e.open(&logical.StaticSystemView{
 		DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour,
@@ -102,7 +102,7 @@ func (e *engine) do(operation logical.Operation, path string, data map[string]an
 }
 
 // kept is a lease as Vault keeps it: as JSON.
-func kept(t *testing.T, secret *logical.Secret) *logical.Secret {
+func kept(t testing.TB, secret *logical.Secret) *logical.Secret {
 	t.Helper()
 	text, err := json.Marshal(secret.InternalData)
 	if err != nil {
@@ -122,6 +122,36 @@ func (e *engine) revokeLease(lease *logical.Secret) error {
 		e.t.Errorf("a revoke answers with an error response, which Vault would not retry: %v", response.Error())
 	}
 	return err
+}
+
+// A patch adds to an object and takes from it; what it does not name stays.
+func TestAPatchMergesObjects(t *testing.T) {
+	e := newEngine(t)
+	type object = map[string]any
+	conditions := func() string {
+		return fmt.Sprint(e.do(logical.ReadOperation, "roles/reset", nil).Data["conditions"])
+	}
+	e.do(logical.UpdateOperation, "roles/reset", object{"conditions": object{"StringEquals": object{"a:b": "1", "a:c": json.Number("2")}}})
+	for _, step := range []struct {
+		operation logical.Operation
+		given     any
+		want      string
+	}{
+		{logical.PatchOperation, object{"Bool": object{"a:d": true}}, "map[Bool:map[a:d:true] StringEquals:map[a:b:1 a:c:2]]"},
+		{logical.PatchOperation, object{"StringEquals": object{"a:b": "3"}}, "map[Bool:map[a:d:true] StringEquals:map[a:b:3 a:c:2]]"},
+		{logical.PatchOperation, `{"StringEquals": {"a:c": null}}`, "map[Bool:map[a:d:true] StringEquals:map[a:b:3]]"},
+		{logical.PatchOperation, object{"Bool": nil}, "map[StringEquals:map[a:b:3]]"},
+		{logical.UpdateOperation, object{"Bool": object{"a:d": true}}, "map[Bool:map[a:d:true]]"},
+		{logical.PatchOperation, nil, "<nil>"},
+	} {
+		e.do(step.operation, "roles/reset", object{"conditions": step.given})
+		if got := conditions(); got != step.want {
+			t.Errorf("after %s of %v the conditions are %s, want %s", step.operation, step.given, got, step.want)
+		}
+	}
+	if response, err := e.try(logical.PatchOperation, "roles/reset", object{"conditions": object{"Bool": object{"a:d": nil}}}); err != nil || !response.IsError() {
+		t.Errorf("an operator without keys: %v %v", response, err)
+	}
 }
 
 func TestAMintWritesOnceAndARevokeOnce(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -148,6 +149,15 @@ func checkType(name string, schema *framework.FieldSchema, raw any) error {
 		default:
 			return wrong("a duration")
 		}
+	case framework.TypeInt:
+		switch raw.(type) {
+		case string, json.Number, int:
+			if text := fmt.Sprint(raw); !isWhole(text) {
+				return invalid.Field(name, text, "not a whole number", "write it in digits")
+			}
+		default:
+			return wrong("a number")
+		}
 	case framework.TypeMap:
 		if _, ok := raw.(map[string]any); !ok {
 			return wrong("an object")
@@ -168,6 +178,13 @@ func checkType(name string, schema *framework.FieldSchema, raw any) error {
 		return fmt.Errorf("field %q has a type that the guard does not know", name)
 	}
 	return nil
+}
+
+// isWhole admits what every parser reads as the same number, of at most nine
+// digits.
+func isWhole(text string) bool {
+	number, err := strconv.Atoi(text)
+	return err == nil && len(text) <= 9 && strconv.Itoa(number) == text
 }
 
 func kindOf(raw any) string {

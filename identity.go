@@ -11,16 +11,16 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
 
-// identityOf looks up what Vault knows of the request's caller. Vault is asked
-// once, and only if a role refers to it.
-func (b *backend) identityOf(req *logical.Request) func(scope.Reference) (string, error) {
-	entity := sync.OnceValues(func() (*logical.Entity, error) { return b.System().EntityInfo(req.EntityID) })
-	groups := sync.OnceValues(func() ([]*logical.Group, error) { return b.System().GroupsForEntity(req.EntityID) })
+// identityOf looks up what Vault knows of a caller. Vault is asked once, and only
+// if a role refers to it. The id is empty for a caller without an entity.
+func (b *backend) identityOf(entityID string) func(scope.Reference) (string, error) {
+	entity := sync.OnceValues(func() (*logical.Entity, error) { return b.System().EntityInfo(entityID) })
+	groups := sync.OnceValues(func() ([]*logical.Group, error) { return b.System().GroupsForEntity(entityID) })
 	return func(reference scope.Reference) (string, error) {
 		missing := func(problem string) error {
 			return invalid.Hidden(string(reference), problem, "use a token of an identity that has it")
 		}
-		if req.EntityID == "" {
+		if entityID == "" {
 			return "", missing("the caller's token belongs to no entity")
 		}
 		_, path, _ := strings.Cut(string(reference), ".")
@@ -32,7 +32,7 @@ func (b *backend) identityOf(req *logical.Request) func(scope.Reference) (string
 			if err != nil {
 				return "", fmt.Errorf("asking Vault for the caller's entity: %w", err)
 			}
-			if known == nil || known.ID != req.EntityID {
+			if known == nil || known.ID != entityID {
 				return "", missing("Vault does not know the caller's entity")
 			}
 			value = ofEntity(known, path)

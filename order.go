@@ -20,13 +20,7 @@ import (
 // order reads what a caller asks for at creds/ or preview/, and checks it
 // against the role. The warnings say what the caller should know of it.
 func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData) (order lifecycle.Order, warnings []string, err error) {
-	parameters := map[string]string{}
-	for name, raw := range req.Data {
-		if _, field := data.Schema[name]; !field {
-			parameters[name] = raw.(string) // guard has seen to that
-		}
-	}
-	order, stored, err := b.orderFor(ctx, req, data, parameters)
+	order, stored, err := b.orderFor(ctx, req, data, parametersOf(req, data))
 	if err != nil {
 		return lifecycle.Order{}, nil, err
 	}
@@ -34,10 +28,27 @@ func (b *backend) order(ctx context.Context, req *logical.Request, data *framewo
 	if order.TTL, warnings, err = stored.lifetime(requested, b.System()); err != nil {
 		return lifecycle.Order{}, nil, err
 	}
+	if stored.Renewable {
+		if order.Longest, err = stored.longest(b.System()); err != nil {
+			return lifecycle.Order{}, nil, err
+		}
+	}
 	if adviser, able := order.Provider.(provider.Adviser); able {
 		warnings = append(warnings, adviser.Advise(order.Scope, order.Bounds).Mint...)
 	}
 	return order, warnings, nil
+}
+
+// parametersOf are a request's fields that the path does not know: the role's
+// parameters.
+func parametersOf(req *logical.Request, data *framework.FieldData) map[string]string {
+	parameters := map[string]string{}
+	for name, raw := range req.Data {
+		if _, field := data.Schema[name]; !field {
+			parameters[name] = raw.(string) // guard has seen to that
+		}
+	}
+	return parameters
 }
 
 // orderFor fills the role that the path names in: everything of an order but
@@ -55,26 +66,43 @@ func (b *backend) orderFor(ctx context.Context, req *logical.Request, data *fram
 			return nothing(err)
 		}
 	}
-	stored, err := b.openRole(ctx, req.Storage, name)
+	return b.fill(ctx, req.Storage, wish{
+		role: name, task: task, parameters: parameters, address: callerAddress(req), entityID: req.EntityID, displayName: req.DisplayName, accessor: req.ClientTokenAccessor,
+	})
+}
+
+// wish is what somebody wants of a role.
+type wish struct {
+	role, task            string
+	parameters            map[string]string
+	address               netip.Addr // where the credential is read from; invalid where that is not known
+	entityID, displayName string
+	accessor              string // of the token
+}
+
+// fill makes an order of a wish, as the role is now.
+func (b *backend) fill(ctx context.Context, storage logical.Storage, wish wish) (lifecycle.Order, openRole, error) {
+	nothing := func(err error) (lifecycle.Order, openRole, error) { return lifecycle.Order{}, openRole{}, err }
+	stored, err := b.openRole(ctx, storage, wish.role)
 	if errors.Is(err, errNoRole) {
-		return nothing(invalid.Field("role", name, "no such role exists", "read a role that is defined at roles/"))
+		return nothing(invalid.Field("role", wish.role, "no such role exists", "read a role that is defined at roles/"))
 	}
 	if err != nil {
 		return nothing(err)
 	}
-	opened, err := b.openTarget(ctx, req.Storage, stored.Target)
+	opened, err := b.openTarget(ctx, storage, stored.Target)
 	if errors.Is(err, errNoTarget) {
-		return nothing(invalid.Field("role", name, fmt.Sprintf("its target %q is not configured any more", stored.Target), "configure the target again, or change the role"))
+		return nothing(invalid.Field("role", wish.role, fmt.Sprintf("its target %q is not configured any more", stored.Target), "configure the target again, or change the role"))
 	}
 	if err != nil {
 		return nothing(err)
 	}
-	identity := b.identityOf(req)
-	granted, err := stored.definition.Fill(scope.Values{Parameters: parameters, Task: task, Identity: identity})
+	identity := b.identityOf(wish.entityID)
+	granted, err := stored.definition.Fill(scope.Values{Parameters: wish.parameters, Task: wish.task, Identity: identity})
 	if err != nil {
 		return nothing(err)
 	}
-	bounds := stored.bounds(callerAddress(req))
+	bounds := stored.bounds(wish.address)
 	if stored.BoundSourceIP && !bounds.SourceIP.IsValid() {
 		return nothing(errors.New("vault did not say which address the request came from, and the role binds credentials to it"))
 	}
@@ -83,13 +111,14 @@ func (b *backend) orderFor(ctx context.Context, req *logical.Request, data *fram
 		Target:      stored.Target,
 		System:      opened.system,
 		Mount:       b.mountUUID,
-		Role:        name,
-		Task:        task,
+		Role:        wish.role,
+		Task:        wish.task,
 		Scope:       granted,
 		Bounds:      bounds,
-		EntityID:    req.EntityID,
+		EntityID:    wish.entityID,
 		EntityName:  func() (string, error) { return identity("identity.entity.name") },
-		DisplayName: req.DisplayName,
+		DisplayName: wish.displayName,
+		Accessor:    wish.accessor,
 	}, stored, nil
 }
 

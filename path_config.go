@@ -246,6 +246,7 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 	if err != nil {
 		return refuse(err)
 	}
+	b.grants.Forget(name)
 	return nil, nil
 }
 

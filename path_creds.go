@@ -2,6 +2,7 @@ package precision
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"strings"
 	"sync"
@@ -9,6 +10,9 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
 func (b *backend) pathCreds() []*framework.Path {
@@ -83,6 +87,7 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	defer recorded()
 	order, warnings, err := b.order(ctx, req, data)
 	if err != nil {
+		b.countRefusal(ctx, req, data, err)
 		return refuse(err)
 	}
 	order.Recorded = recorded
@@ -99,15 +104,30 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 		"expires_at": issued.Grant.ExpiresAt.Format(time.RFC3339),
 		"policy":     string(issued.Policy),
 	})
-	response := b.lease(issued, answer)
+	var renewal *renewal
+	if order.Longest > 0 {
+		renewal = renewalOf(issued, order, parametersOf(req, data))
+	}
+	response := b.lease(issued, answer, renewal)
 	response.Warnings = append(warnings, issued.Credential.Warnings...)
 	b.observed.note(order.Role, issued.Credential)
 	return response, nil
 }
 
+// countRefusal counts an order that was refused before it got to its target.
+func (b *backend) countRefusal(ctx context.Context, req *logical.Request, data *framework.FieldData, err error) {
+	name, misnamed := nameIn(data, "role")
+	if mendable := new(invalid.Error); misnamed != nil || !errors.As(err, &mendable) {
+		return
+	}
+	if stored, err := b.openRole(ctx, req.Storage, name); err == nil {
+		b.grants.Metrics.Count(stored.Target, telemetry.Mint, telemetry.Refused)
+	}
+}
+
 const credsHelp = `
 Mints a credential that can do the role's one action on its one resource, under
-a lease that is not renewable. The lease lasts as long as the credential does;
+a lease that is not renewable, unless the role says so. The lease lasts as long as the credential does;
 "expires_at" says when the target itself stops honouring it, even if Vault is
 gone by then. Revoking the lease ends it at once.
 

@@ -67,6 +67,11 @@ func (b *backend) pathRoles() []*framework.Path {
 			Description:  "Bind each credential to the address that its reader's request came from, as Vault saw it.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Bound source IP"},
 		},
+		"renewable": {
+			Type:         framework.TypeBool,
+			Description:  "Let leases be renewed, up to max_ttl from when the credential was read: its end at the target moves with its lease's. Refused where the target can't. Default: false; who needs more time reads a new credential.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Renewable"},
+		},
 		"ttl": {
 			Type:         framework.TypeDurationSecond,
 			Description:  "How long a credential lives whose reader asks for no particular time. Default: the mount's default.",
@@ -97,7 +102,7 @@ func (b *backend) pathRoles() []*framework.Path {
 				logical.ReadOperation:   &framework.PathOperation{Callback: b.readRole, Summary: "Read a role."},
 				logical.CreateOperation: &framework.PathOperation{Callback: b.writeRole, Summary: "Create a role.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
 				logical.UpdateOperation: &framework.PathOperation{Callback: b.writeRole, Summary: "Update a role: fields that are left out stay as they are.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
-				logical.PatchOperation:  &framework.PathOperation{Callback: b.writeRole, Summary: "Update a role: fields that are null are unset.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
+				logical.PatchOperation:  &framework.PathOperation{Callback: b.writeRole, Summary: "Update a role: fields that are null are unset, objects are merged.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
 				logical.DeleteOperation: &framework.PathOperation{Callback: b.deleteRole, Summary: "Delete a role.", ForwardPerformanceStandby: true, ForwardPerformanceSecondary: true},
 			},
 			HelpSynopsis:    "Define a role: one action on one resource of one target.",
@@ -132,7 +137,7 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 			answer[name] = object
 		}
 	}
-	for name, set := range map[string]bool{"allow_escalation": stored.AllowEscalation, "bound_source_ip": stored.BoundSourceIP} {
+	for name, set := range map[string]bool{"allow_escalation": stored.AllowEscalation, "bound_source_ip": stored.BoundSourceIP, "renewable": stored.Renewable} {
 		if set {
 			answer[name] = true
 		}
@@ -167,6 +172,9 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 	case errors.Is(err, errNoRole):
 	case err != nil:
 		return refuse(err)
+	}
+	if req.Operation == logical.PatchOperation {
+		mergeObjects(data, map[string]map[string]any{"conditions": changed.Conditions, "parameters": changed.Parameters})
 	}
 	changed = b.changeRole(changed, data)
 	opened, err := b.roleTarget(ctx, req.Storage, changed.Target)
@@ -221,6 +229,7 @@ func (b *backend) changeRole(changed role, data *framework.FieldData) role {
 	change(data, "parameters", &changed.Parameters)
 	change(data, "allow_escalation", &changed.AllowEscalation)
 	change(data, "bound_source_ip", &changed.BoundSourceIP)
+	change(data, "renewable", &changed.Renewable)
 	for name, duration := range map[string]*time.Duration{"ttl": &changed.TTL, "max_ttl": &changed.MaxTTL} {
 		seconds := int(*duration / time.Second)
 		change(data, name, &seconds)
@@ -237,6 +246,37 @@ func change[T any](data *framework.FieldData, name string, value *T) {
 	} else if given {
 		*value = data.Get(name).(T)
 	}
+}
+
+// mergeObjects completes the objects that a patch names from what is stored, as a
+// JSON merge patch says (RFC 7396): a condition that it does not name stays.
+func mergeObjects(data *framework.FieldData, stored map[string]map[string]any) {
+	for name, object := range stored {
+		if patch, given := data.Raw[name].(map[string]any); given {
+			data.Raw[name] = merge(object, patch)
+		}
+	}
+}
+
+// merge is object with the patch's members; one that is null is removed.
+func merge(object any, patch map[string]any) map[string]any {
+	members, _ := object.(map[string]any)
+	merged := maps.Clone(members)
+	if merged == nil {
+		merged = map[string]any{}
+	}
+	for name, value := range patch {
+		inner, isObject := value.(map[string]any)
+		switch {
+		case value == nil:
+			delete(merged, name)
+		case isObject:
+			merged[name] = merge(merged[name], inner)
+		default:
+			merged[name] = value
+		}
+	}
+	return merged
 }
 
 // roleTarget opens the target that a role names.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -27,6 +28,7 @@ type role struct {
 	Parameters         map[string]any    `json:"parameters,omitempty"`
 	AllowEscalation    bool              `json:"allow_escalation,omitempty"`
 	BoundSourceIP      bool              `json:"bound_source_ip,omitempty"`
+	Renewable          bool              `json:"renewable,omitempty"`
 	TTL                time.Duration     `json:"ttl,omitempty"`     // 0: the mount's default
 	MaxTTL             time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
 	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
@@ -71,7 +73,7 @@ func (r role) define() (scope.Definition, error) {
 
 // bounds are the role's limits for a credential that is read from an address.
 func (r role) bounds(caller netip.Addr) provider.Bounds {
-	bounds := provider.Bounds{AllowEscalation: r.AllowEscalation, Options: r.Options}
+	bounds := provider.Bounds{AllowEscalation: r.AllowEscalation, Renewable: r.Renewable, Options: r.Options}
 	if r.BoundSourceIP {
 		bounds.SourceIP = caller
 	}
@@ -88,6 +90,9 @@ var longestAddress = netip.MustParseAddr("2001:db8:1111:2222:3333:4444:5555:6666
 func (r role) validate(opened openTarget, now time.Time, system logical.SystemView) (warnings []string, err error) {
 	if r.TTL != 0 && r.MaxTTL != 0 && r.TTL > r.MaxTTL {
 		return nil, invalid.Field("ttl", r.TTL.String(), fmt.Sprintf("longer than max_ttl, %s", r.MaxTTL), "shorten ttl or raise max_ttl")
+	}
+	if _, able := opened.provider.(provider.Renewer); r.Renewable && !able {
+		return nil, invalid.Hidden("renewable", "a target of type "+opened.Type+" can't move a credential's end", "leave it out, and let who needs more time read a new credential")
 	}
 	definition, err := r.define()
 	if err != nil {
@@ -106,7 +111,7 @@ func (r role) validate(opened openTarget, now time.Time, system logical.SystemVi
 		}
 		return nil
 	})
-	return append(advice.Definition, advice.Mint...), err
+	return slices.Concat(definition.Advice(), advice.Definition, advice.Mint), err
 }
 
 // longestTried is how long a credential may live at most: as long as the role says, or
@@ -147,4 +152,16 @@ func (r role) lifetime(requested time.Duration, system logical.SystemView) (ttl 
 		ttl = mountMax
 	}
 	return ttl, warnings, nil
+}
+
+// longest is how long a credential may live in all.
+func (r role) longest(system logical.SystemView) (time.Duration, error) {
+	mountMax := system.MaxLeaseTTL()
+	if mountMax <= 0 {
+		return 0, errors.New("vault did not say how long a lease may be") // it is shutting down
+	}
+	if r.MaxTTL == 0 {
+		return mountMax, nil
+	}
+	return min(r.MaxTTL, mountMax), nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/sweep"
 )
 
 // secretType names the one kind of lease that this engine gives.
@@ -24,6 +25,7 @@ type leaseData struct {
 	Target  string          `json:"target"`
 	System  string          `json:"system"` // see ledger.Grant
 	Handle  provider.Handle `json:"handle"`
+	Renewal *renewal        `json:"renewal"` // nil for one that can't be renewed
 }
 
 func (b *backend) secret() *framework.Secret {
@@ -37,18 +39,21 @@ func (b *backend) secret() *framework.Secret {
 				Description: "Session token, where the credential is a session",
 			},
 		},
+		Renew:  b.renew,
 		Revoke: b.revoke,
 	}
 }
 
 // lease answers a read with an issued credential under its lease.
-func (b *backend) lease(issued lifecycle.Issued, data map[string]any) *logical.Response {
+func (b *backend) lease(issued lifecycle.Issued, data map[string]any, renewal *renewal) *logical.Response {
 	response := b.Secret(secretType).Response(data, map[string]any{
+		"renewal":  renewal,
 		"grant_id": issued.Grant.ID,
 		"target":   issued.Grant.Target,
 		"system":   issued.Grant.System,
 		"handle":   issued.Credential.Handle,
 	})
+	response.Secret.Renewable = renewal != nil
 	response.Secret.TTL = issued.Lease
 	response.Secret.MaxTTL = issued.Lease
 	return response
@@ -75,11 +80,11 @@ func (b *backend) enderOf(ctx context.Context, storage logical.Storage, grant le
 	opened, err := b.openTarget(ctx, storage, grant.Target)
 	switch {
 	case errors.Is(err, errNoTarget):
-		return nil, fmt.Errorf("grant %s can't be ended because target %q is not configured any more: configure it again and revoke the lease again", grant.ID, grant.Target)
+		return nil, fmt.Errorf("grant %s can't be ended because target %q is not configured any more: configure it again and revoke the lease again: %w", grant.ID, grant.Target, sweep.ErrUnreachable)
 	case err != nil:
 		return nil, err
 	case opened.system != grant.System:
-		return nil, fmt.Errorf("grant %s can't be ended because target %q is another system now, or another user's: configure it as it was and revoke the lease again", grant.ID, grant.Target)
+		return nil, fmt.Errorf("grant %s can't be ended because target %q is another system now, or another user's: configure it as it was and revoke the lease again: %w", grant.ID, grant.Target, sweep.ErrUnreachable)
 	}
 	return opened.provider, nil
 }

@@ -51,7 +51,11 @@ func (b *backend) openTarget(ctx context.Context, storage logical.Storage, name 
 		if err != nil {
 			return openTarget{}, err
 		}
-		return b.open(stored)
+		opened, err := b.open(stored)
+		if err == nil {
+			b.grants.Opened(name, stored.Type)
+		}
+		return opened, err
 	})
 }
 

@@ -41,6 +41,7 @@ func TestProviderContract(t *testing.T) {
 				Faults: faults,
 				Use:    func(ctx context.Context, fields map[string]any) error { return keyIn(fields).inCloud(ctx) },
 				Left:   usersLeft,
+				Renews: true,
 				// KeepsTime is not: moto does not look at conditions.
 			}
 		},

@@ -13,6 +13,7 @@ func TestPathHelp(t *testing.T) {
 		"":                    {"one action on one", "creds/"},
 		"config":              {"List the targets"},
 		"config/x":            {"endpoint (string)", "secret_key (string)", "verify_connection (bool)"},
+		"rotate-root/x":       {"target (string)", "Nobody has seen the new"},
 		"roles":               {"List the roles"},
 		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly"},
 		"creds/x":             {"ttl (duration (sec))", "not renewable"},
@@ -21,8 +22,15 @@ func TestPathHelp(t *testing.T) {
 		"preview/x/JIRA-1":    {"task (string)"},
 		"check/x":             {"resource_policy (string)", "context (map)", "statement that decides"},
 		"catalog":             {"every AWS action"},
+		"grants":              {"entity_id (string)", "limit (int)", "never has a secret"},
+		"grants/by-task/x":    {"task (string)", "lease revoke -sync -prefix"},
+		"grants/x":            {"id (string)"},
+		"tidy":                {"sweeper runs each minute"},
+		"tidy-status":         {"unreachable"},
+		"tidy-config":         {"retention (duration (sec))", "orphan_interval (duration (sec))"},
 		"catalog/s3":          {"service (string)"},
 		"catalog/s3/x":        {"action (string)"},
+		"metrics":             {"format (string)", "format=prometheus"},
 	} {
 		output, err := servers.Vault.Command(t.Context(), "path-help", m.path+"/"+path).CombinedOutput()
 		if err != nil {
@@ -73,10 +81,14 @@ func TestOpenAPI(t *testing.T) {
 		"precision-check-role", "precision-delete-role", "precision-delete-target",
 		"precision-generate-credentials", "precision-generate-credentials-for-task",
 		"precision-generate-credentials-for-task-with-parameters", "precision-generate-credentials-with-parameters",
-		"precision-list-catalog-actions", "precision-list-catalog-services", "precision-list-roles", "precision-list-targets",
+		"precision-list-catalog-actions", "precision-list-catalog-services",
+		"precision-list-grants", "precision-list-grants-by-entity", "precision-list-grants-by-role", "precision-list-grants-by-target", "precision-list-grants-by-task",
+		"precision-list-roles", "precision-list-targets",
 		"precision-preview-credentials", "precision-preview-credentials-for-task",
 		"precision-read-catalog", "precision-read-catalog-action", "precision-read-catalog-service",
-		"precision-read-role", "precision-read-target", "precision-write-role", "precision-write-target",
+		"precision-read-grant", "precision-read-grants", "precision-read-grants-by-entity", "precision-read-grants-by-role", "precision-read-grants-by-target", "precision-read-grants-by-task",
+		"precision-read-metrics", "precision-read-role", "precision-read-target", "precision-read-tidy-config", "precision-read-tidy-status",
+		"precision-rotate-root", "precision-tidy-ledger", "precision-write-role", "precision-write-target", "precision-write-tidy-config",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("operations %v, want %v", names, want)

@@ -76,7 +76,7 @@ func writes(names []string) []string {
 // is minted next is not hit.
 func TestThousandSessionsEndInAHandfulOfCalls(t *testing.T) {
 	const sessions, tasks, most = 1000, 10, 10
-	m, decide := newMount(t), newCourt(t)
+	m, decide := newMount(t), newTribunal(t)
 	m.sessionRoles()
 	m.write("roles/other", map[string]any{
 		"target": "prod", "action": putObject, "resource": uploads, "ttl": "10m", "credential_type": "assumed_role", "role_arn": lab.RoleARN(lab.BaseRole),
@@ -113,7 +113,7 @@ func TestThousandSessionsEndInAHandfulOfCalls(t *testing.T) {
 // A plugin that starts anew knows what it has to keep denied, and whom it must
 // not hit.
 func TestSessionsOutliveThePlugin(t *testing.T) {
-	m, decide := newMount(t), newCourt(t)
+	m, decide := newMount(t), newTribunal(t)
 	m.sessionRoles()
 	kill := func() {
 		t.Helper()
@@ -156,7 +156,7 @@ func TestSessionsOutliveThePlugin(t *testing.T) {
 
 // A target that is written anew, as with another key, goes on where it was.
 func TestSessionsOutliveAConfigWrite(t *testing.T) {
-	m, decide := newMount(t), newCourt(t)
+	m, decide := newMount(t), newTribunal(t)
 	m.sessionRoles()
 	minted := m.mintMany(asSession+"/JIRA-1", asSession+"/JIRA-1", asSession+"/JIRA-2")
 	m.revokeLease(minted[0].LeaseID)
@@ -174,7 +174,7 @@ func TestSessionsOutliveAConfigWrite(t *testing.T) {
 
 // Two mounts on one base role leave each other's sessions and policies alone.
 func TestTwoMountsOnOneBaseRole(t *testing.T) {
-	one, decide := newMount(t), newCourt(t)
+	one, decide := newMount(t), newTribunal(t)
 	two := nameMount(t)
 	two.path += "-two"
 	two.enable(&api.MountInput{Type: lab.PluginName})

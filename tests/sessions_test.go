@@ -19,21 +19,21 @@ const (
 	asFederated = "federated" // the same as a federated user
 )
 
-// court is a judge of sessions by what AWS would know: what the engine called STS
+// tribunal is a judge of sessions by what AWS would know: what the engine called STS
 // with, and the policies of the base as they are in force.
-type court struct {
+type tribunal struct {
 	t *testing.T
 	*judge.Judge
 }
 
-func newCourt(t *testing.T) court {
+func newTribunal(t *testing.T) tribunal {
 	t.Helper()
 	started, err := judge.Start(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(started.Close)
-	return court{t, started}
+	return tribunal{t, started}
 }
 
 // request is what AWS has to decide when a session does what its grant is for.
@@ -48,7 +48,7 @@ func request(session lab.Session, policies map[string]string, at time.Time) judg
 }
 
 // verdicts are those on the sessions of access keys, at a time.
-func (c court) verdicts(at time.Time, keys ...string) []judge.Verdict {
+func (c tribunal) verdicts(at time.Time, keys ...string) []judge.Verdict {
 	c.t.Helper()
 	policies := map[string]map[string]string{}
 	var requests []judge.Request
@@ -75,7 +75,7 @@ func (c court) verdicts(at time.Time, keys ...string) []judge.Verdict {
 	return decided
 }
 
-func (c court) expect(want judge.Verdict, what string, minted ...credential) {
+func (c tribunal) expect(want judge.Verdict, what string, minted ...credential) {
 	c.t.Helper()
 	var keys []string
 	for _, one := range minted {
@@ -131,7 +131,7 @@ func deny(prefixes ...string) string {
 }
 
 func TestSessionIsExactAndEndsAlone(t *testing.T) {
-	m, decide := newMount(t), newCourt(t)
+	m, decide := newMount(t), newTribunal(t)
 	m.sessionRoles()
 	for role, want := range map[string]struct{ mint, put, remove, name, holder string }{
 		asSession:   {"AssumeRole", "PutRolePolicy", "DeleteRolePolicy", "RoleSessionName", "RoleName"},

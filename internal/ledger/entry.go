@@ -25,6 +25,7 @@ const (
 type entry struct {
 	id                                                    string
 	state, system, action, resource, displayName, because unique.Handle[string]
+	companions, conditions, sourceIP, accessor            unique.Handle[string]
 	handle                                                packed
 	issuedAt, expiresAt, endedAt                          int64 // ns since 1970; 0: not yet
 
@@ -40,7 +41,8 @@ func newEntry(grant Grant) *entry {
 	return &entry{
 		id: grant.ID, state: unique.Make(string(grant.State)), because: unique.Make(string(grant.Ending)),
 		system: unique.Make(grant.System), action: unique.Make(grant.Action), resource: unique.Make(grant.Resource),
-		displayName: unique.Make(grant.DisplayName), handle: pack(grant.Handle),
+		companions: unique.Make(join(grant.Companions)), conditions: unique.Make(grant.Conditions), sourceIP: unique.Make(grant.SourceIP),
+		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), handle: pack(grant.Handle),
 		issuedAt: nanoseconds(grant.IssuedAt), expiresAt: nanoseconds(grant.ExpiresAt), endedAt: nanoseconds(grant.EndedAt),
 	}
 }
@@ -50,7 +52,8 @@ func (e *entry) grant() Grant {
 		ID: e.id, State: State(e.state.Value()), Ending: Cause(e.because.Value()),
 		Target: e.key(byTarget), System: e.system.Value(), Base: e.key(byBase), Role: e.key(byRole), Task: e.key(byTask),
 		Action: e.action.Value(), Resource: e.resource.Value(),
-		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Handle: e.handle.unpack(),
+		Companions: split(e.companions.Value()), Conditions: e.conditions.Value(), SourceIP: e.sourceIP.Value(),
+		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Handle: e.handle.unpack(),
 		IssuedAt: moment(e.issuedAt), ExpiresAt: moment(e.expiresAt), EndedAt: moment(e.endedAt),
 	}
 }

@@ -17,7 +17,8 @@ func some(life time.Duration) Grant {
 	expiresAt := now.Add(life)
 	return Grant{
 		ID: NewID(expiresAt), State: Pending, Target: "store", System: "0123456789abcdef", Role: "upload", Task: "T-1",
-		Action: "s3:PutObject", Resource: "arn:aws:s3:::releases/*", EntityID: "entity", DisplayName: "token",
+		Action: "s3:PutObject", Resource: "arn:aws:s3:::releases/*", EntityID: "entity", DisplayName: "token", Accessor: "accessor",
+		Companions: []string{"arn:aws:s3:::releases", ""}, Conditions: `{"Bool":{"aws:SecureTransport":["true"]}}`, SourceIP: "192.0.2.1",
 		Handle: provider.Handle{"user_name": "precision-x", "user_path": "/", "empty": ""}, IssuedAt: now, ExpiresAt: expiresAt,
 	}
 }

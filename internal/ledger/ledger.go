@@ -37,8 +37,8 @@ const (
 // bucketSpan is the time that the grants of one bucket end in.
 const bucketSpan = 10 * time.Minute
 
-// State of a grant. Those that are stored come first; Active and Expired are
-// what Status makes of Pending, since storing them would cost a second write.
+// State of a grant. Those that are stored come first; the others are what Status
+// makes of them, since storing Active and Expired would cost a second write.
 type State string
 
 const (
@@ -49,6 +49,7 @@ const (
 
 	Active  State = "active"
 	Expired State = "expired"
+	Revoked State = "revoked"
 )
 
 // Cause is how a grant ended, or why it is to.
@@ -58,6 +59,7 @@ const (
 	LeaseRevoked Cause = "lease revoked"
 	LeaseExpired Cause = "lease expired"
 	Swept        Cause = "swept"             // outlived its lease, or was left by a crash
+	Orphaned     Cause = "orphaned"          // was found at the target, and not in the ledger
 	Widened      Cause = "ended with others" // the target's limits left no room to spare it
 	MintFailed   Cause = "mint failed"
 	CallerHungUp Cause = "the caller hung up"
@@ -85,8 +87,12 @@ type Grant struct {
 	Task        string          `json:"task,omitempty"`
 	Action      string          `json:"action"`
 	Resource    string          `json:"resource"`
+	Companions  []string        `json:"companions,omitempty"` // the further resources that the action is authorised on
+	Conditions  string          `json:"conditions,omitempty"` // what it depends on besides, as JSON: operator, key, values
+	SourceIP    string          `json:"source_ip,omitempty"`  // the one address that it works from; empty for any
 	EntityID    string          `json:"entity_id,omitempty"`
-	DisplayName string          `json:"display_name,omitempty"` // of the caller's token
+	DisplayName string          `json:"display_name,omitempty"`   // of the caller's token
+	Accessor    string          `json:"token_accessor,omitempty"` // of the caller's token
 	Handle      provider.Handle `json:"handle"`
 	IssuedAt    time.Time       `json:"issued_at"`
 	ExpiresAt   time.Time       `json:"expires_at"` // when the target ends it by itself
@@ -100,15 +106,20 @@ func (g Grant) Finished() bool { return g.State == Ended || g.State == Failed }
 // Live says whether the credential may still work at the target.
 func (g Grant) Live(now time.Time) bool { return !g.Finished() && now.Before(g.ExpiresAt) }
 
-// Status is the grant's state for people: a pending one is active or expired.
+// Status is the grant's state for people: one that is pending is active or
+// expired, and one that has ended has expired, or was revoked before.
 func (g Grant) Status(now time.Time) State {
 	switch {
-	case g.State != Pending:
-		return g.State
-	case now.Before(g.ExpiresAt):
+	case g.State == Pending && now.Before(g.ExpiresAt):
 		return Active
-	default:
+	case g.State == Pending:
 		return Expired
+	case g.State == Ended && (g.Ending == LeaseExpired || g.Ending == Swept):
+		return Expired
+	case g.State == Ended:
+		return Revoked
+	default:
+		return g.State
 	}
 }
 
@@ -140,6 +151,9 @@ func random(bytes int) string {
 func bucket(expiresAt time.Time) string {
 	return fmt.Sprintf("%0*x", bucketDigits, expiresAt.Unix()/int64(bucketSpan/time.Second))
 }
+
+// IsID says whether a text has the form of a grant's id.
+func IsID(text string) bool { return idShape.MatchString(text) }
 
 // LatestEnd is the time by which a grant of that id, or of that bucket, has
 // ended at its target. The error is ErrDamaged for what is neither.

@@ -37,6 +37,12 @@ func (x *Index) Live(query Query, now time.Time) []Grant {
 	return x.list(query, now, func(e *entry) bool { return e.counted })
 }
 
+// Open returns the grants that the query names and that aren't finished, by
+// their latest ends: those that live, and those that are still to be ended.
+func (x *Index) Open(query Query, now time.Time) []Grant {
+	return x.list(query, now, func(e *entry) bool { return !e.finished() })
+}
+
 // OnBase returns the grants that hang on a base, until BaseKept after they
 // expire: the live ones, and those whose end must be kept up.
 func (x *Index) OnBase(base string, now time.Time) []Grant {

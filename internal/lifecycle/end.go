@@ -8,17 +8,21 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
 const (
-	// maxEnds is how many grants are being ended at once. Vault revokes up to
-	// 200 leases side by side.
+	// maxEnds is how many grants of one target are being ended at once. Vault
+	// revokes up to 200 leases side by side.
 	maxEnds = 256
 	// endWait is how long one who asks for an end waits for it: Vault gives a
 	// revoke no deadline, and one that hangs would hold up a step-down.
 	endWait = 20 * time.Second
+	// abandonWait is how long the caller of a mint that has failed waits for what
+	// it has left to be ended.
+	abandonWait = 5 * time.Second
 	// endLimit is how long an end goes on after that.
 	endLimit = 2 * time.Minute
 	// rememberTimeout bounds the writing down of an end that has failed.
@@ -29,8 +33,8 @@ var (
 	// ErrStillEnding is returned to one who has waited long enough, while the
 	// end goes on.
 	ErrStillEnding = errors.New("the target has not ended the grant yet; that goes on")
-	// ErrBusy is returned where too many grants are being ended already.
-	ErrBusy = errors.New("too many grants are being ended at once")
+	// ErrBusy is returned where too many grants of a target are being ended already.
+	ErrBusy = errors.New("too many grants of the target are being ended at once")
 )
 
 // EndOrder names a grant that is to end, as far as who asks for it knows it.
@@ -56,32 +60,48 @@ type EndOrder struct {
 // Where a credential is ended by itself, what kills comes first, then one write
 // to storage; see provider.Committed for the others.
 func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrder) error {
-	return m.act(ctx, order.ID, true, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
+	return m.act(ctx, order, joins, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
 }
 
-// actor is the end of one grant under way.
+// kind is what an actor does, and so who may join it.
+type kind int
+
+const (
+	joins    kind = iota // ends, and joins an end that is under way
+	begins               // ends, and waits for whatever is under way
+	abandons             // likewise, and its caller waits for abandonWait only
+	renews               // renews, and waits likewise; an end that comes waits for it
+)
+
+// actor is what is under way of one grant: its end, or a renewal.
 type actor struct {
+	kind kind
 	done chan struct{}
 	err  error // once done is closed
 }
 
 // act has a grant's one actor do the work, and waits for it. Where there is one
 // already, it is joined, or else waited for.
-func (m *Manager) act(ctx context.Context, id string, join bool, work func(context.Context) error) error {
-	timer := time.NewTimer(endWait)
+func (m *Manager) act(ctx context.Context, order EndOrder, kind kind, work func(context.Context) error) error {
+	id, slots := order.ID, m.lane(order.Target).slots
+	wait := endWait
+	if kind == abandons {
+		wait = abandonWait
+	}
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	for {
 		m.mu.Lock()
 		running, known := m.actors[id]
 		if !known {
-			running = &actor{done: make(chan struct{})}
+			running = &actor{kind: kind, done: make(chan struct{})}
 			m.actors[id] = running
 		}
 		m.mu.Unlock()
 		if !known {
 			select {
-			case m.slots <- struct{}{}:
-				go m.run(id, running, work)
+			case slots <- struct{}{}:
+				go func() { _ = m.finish(id, running, m.run(slots, work)) }() // the error is for those who wait
 			case <-timer.C:
 				return m.finish(id, running, ErrBusy)
 			case <-ctx.Done():
@@ -92,7 +112,7 @@ func (m *Manager) act(ctx context.Context, id string, join bool, work func(conte
 		}
 		select {
 		case <-running.done:
-			if !known || join {
+			if !known || (kind == joins && running.kind != renews) {
 				return running.err
 			}
 		case <-timer.C:
@@ -105,13 +125,13 @@ func (m *Manager) act(ctx context.Context, id string, join bool, work func(conte
 	}
 }
 
-// run does an actor's work on a context that outlives who asked for it.
-func (m *Manager) run(id string, running *actor, work func(context.Context) error) {
+// run does an actor's work on a context that outlives who asked for it, and
+// gives its slot back.
+func (m *Manager) run(slots <-chan struct{}, work func(context.Context) error) error {
+	defer func() { <-slots }()
 	ctx, cancel := context.WithTimeout(m.life, endLimit)
 	defer cancel()
-	err := work(ctx)
-	<-m.slots
-	_ = m.finish(id, running, err) // for those who wait
+	return work(ctx)
 }
 
 func (m *Manager) finish(id string, running *actor, err error) error {
@@ -134,6 +154,12 @@ func (m *Manager) find(ctx context.Context, storage logical.Storage, id string) 
 
 // end is End without its waiting. With again, it kills what is finished, too.
 func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrder, again bool) error {
+	if order.Unasked {
+		// Before it is written down that the grant ends, again and again.
+		if err := m.lane(order.Target).Refuses(circuit.Revoke); err != nil {
+			return unavailable(order.Target, err)
+		}
+	}
 	base := baseOf(order.Provider, order.Handle)
 	grant, err := m.find(ctx, storage, order.ID)
 	switch {
@@ -144,7 +170,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	case err == nil:
 	case base != "" && (errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrDamaged)):
 		// What is committed is computed from the ledger, so it has to know the grant.
-		m.Log.Warn("ending a grant that the ledger has lost", "grant_id", order.ID, "error", err)
+		m.Log.Warn("ending a grant that the ledger has lost", "grant_id", order.ID, "target", order.Target, "error", err)
 		if grant, err = lost(order); err != nil {
 			return errors.Join(err, m.revoke(ctx, order))
 		}
@@ -153,7 +179,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 		}
 	case errors.Is(err, ledger.ErrNotFound):
 		// The lease knows enough to kill; there is no record to close.
-		m.Log.Warn("ending a grant that the ledger does not know", "grant_id", order.ID)
+		m.Log.Warn("ending a grant that the ledger does not know", "grant_id", order.ID, "target", order.Target)
 		return m.revoke(ctx, order)
 	case base != "":
 		return err
@@ -196,10 +222,16 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 }
 
 func (m *Manager) revoke(ctx context.Context, order EndOrder) error {
-	if err := order.Provider.Revoke(ctx, order.Handle); err != nil {
-		return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
+	kind := circuit.Revoke
+	if baseOf(order.Provider, order.Handle) != "" {
+		kind = circuit.Commit
 	}
-	return nil
+	err := m.call(ctx, order.Target, order.Provider, kind, func(ctx context.Context) error { return order.Provider.Revoke(ctx, order.Handle) })
+	var unavailable *UnavailableError
+	if err == nil || errors.As(err, &unavailable) { // which means something to Vault as it is
+		return err
+	}
+	return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
 }
 
 // write puts a grant into storage, and then into the index.
@@ -221,7 +253,7 @@ func (m *Manager) remember(storage logical.Storage, grant ledger.Grant) {
 	defer cancel()
 	grant.State = ledger.Ending
 	if err := m.write(ctx, storage, grant); err != nil {
-		m.Log.Error("that a grant is to end could not be written down", "grant_id", grant.ID, "error", err)
+		m.Log.Error("that a grant is to end could not be written down", "grant_id", grant.ID, "target", grant.Target, "error", err)
 	}
 }
 

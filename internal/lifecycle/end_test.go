@@ -70,7 +70,7 @@ func TestCloseEndsWhatGoesOn(t *testing.T) {
 		}
 		synctest.Wait()
 		w.expect(1, ledger.Pending, "")
-		if len(w.slots) != 0 || len(w.actors) != 0 {
+		if len(w.lane("").slots) != 0 || len(w.actors) != 0 {
 			t.Error("an end goes on after the close")
 		}
 		if err := w.end(issued); !errors.Is(err, ErrClosed) {
@@ -123,7 +123,7 @@ func TestEndsAreCapped(t *testing.T) {
 		w.target.OnRevoke = func() error {
 			most.Store(max(most.Load(), under.Add(1)))
 			defer under.Add(-1)
-			time.Sleep(30 * time.Second)
+			time.Sleep(25 * time.Second)
 			return nil
 		}
 		var all sync.WaitGroup
@@ -141,10 +141,10 @@ func TestEndsAreCapped(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if still.Load() != maxEnds || busy.Load() != 50 || most.Load() != maxEnds {
+		if still.Load() != maxEnds || busy.Load() != 50 || most.Load() > maxEnds {
 			t.Errorf("%d went on, %d did not get a turn, %d at once", still.Load(), busy.Load(), most.Load())
 		}
-		time.Sleep(time.Minute)
+		time.Sleep(endLimit)
 		synctest.Wait()
 		if live := w.target.Live(); live != 50 || len(w.actors) != 0 {
 			t.Errorf("%d live and %d under way, want 50 and 0", live, len(w.actors))

@@ -2,19 +2,22 @@ package lifecycle
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
-// mintTimeout bounds a mint at the target.
-const mintTimeout = 30 * time.Second
+// recordTimeout bounds the writing down of a grant before its mint.
+const recordTimeout = 30 * time.Second
 
 // Order is what a caller asked for, checked and admitted.
 type Order struct {
@@ -27,9 +30,11 @@ type Order struct {
 	Scope       scope.Scope
 	Bounds      provider.Bounds // but for ExpiresAt and TTL, which follow from TTL
 	TTL         time.Duration   // at least 1 s
+	Longest     time.Duration   // how long it may live in all if it is renewed; 0 if it can't be
 	EntityID    string
 	EntityName  func() (string, error) // see provider.Grant
 	DisplayName string
+	Accessor    string // of the caller's token
 	// Limit refuses, if set, a grant for which there is no room among those that
 	// live. It is called while nothing else is admitted, and must be quick.
 	Limit func(ledger.Counts) error
@@ -56,19 +61,30 @@ var (
 // Compile is the policy that the order's credential has if it is minted now, and
 // its end.
 func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
-	// Targets compare in whole seconds, so the end is one: the credential lives
-	// for its TTL and for less than a second more.
+	expiresAt := o.endAt(now)
+	policy, err := o.compile(expiresAt)
+	return policy, expiresAt, err
+}
+
+// endAt is the end of what is minted or renewed now. Targets compare in whole
+// seconds, so it is one: the credential lives for its TTL and for less than a
+// second more.
+func (o Order) endAt(now time.Time) time.Time {
+	return now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
+}
+
+func (o Order) compile(expiresAt time.Time) (provider.Policy, error) {
 	bounds := o.Bounds
 	bounds.TTL = o.TTL
-	bounds.ExpiresAt = now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
+	bounds.ExpiresAt = expiresAt
 	policy, err := o.Provider.Compile(o.Scope, bounds)
 	if err != nil {
-		return "", time.Time{}, err
+		return "", err
 	}
 	if policy == "" {
-		return "", time.Time{}, errors.New("the provider compiled an empty policy")
+		return "", errors.New("the provider compiled an empty policy")
 	}
-	return policy, bounds.ExpiresAt, nil
+	return policy, nil
 }
 
 // Issue mints a credential: one write to storage, before the target is called.
@@ -77,14 +93,35 @@ func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
 // hung up, without a lease and without a revoke; so if ctx has ended by the
 // time the credential exists, the grant is ended at once.
 func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
+	issued, err := m.issue(ctx, storage, order)
+	outcome := outcomeOf(order.Provider, err)
+	if err != nil && ctx.Err() != nil {
+		outcome = telemetry.HungUp
+	}
+	m.Metrics.Count(order.Target, telemetry.Mint, outcome)
+	return issued, err
+}
+
+func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
 	now := m.Now()
 	policy, expiresAt, err := order.Compile(now)
 	if err != nil {
 		return Issued{}, err
 	}
-	id := ledger.NewID(expiresAt)
+	if err := m.lane(order.Target).Refuses(circuit.Mint); err != nil { // before anything is written
+		return Issued{}, unavailable(order.Target, err)
+	}
+	own, err := m.LedgerID(ctx, storage)
+	if err != nil {
+		return Issued{}, err
+	}
+	latest := expiresAt
+	if renewed := now.Add(order.Longest); renewed.After(latest) {
+		latest = renewed
+	}
+	id := ledger.NewID(latest)
 	handle, err := order.Provider.Prepare(ctx, provider.Grant{
-		ID: id, Mount: order.Mount, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options,
+		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options,
 	})
 	if err != nil {
 		return Issued{}, err
@@ -92,20 +129,32 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 	grant := ledger.Grant{
 		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Base: baseOf(order.Provider, handle),
 		Role: order.Role, Task: order.Task, Action: order.Scope.Action(), Resource: order.Scope.Resource(),
-		EntityID: order.EntityID, DisplayName: order.DisplayName,
+		EntityID: order.EntityID, DisplayName: order.DisplayName, Accessor: order.Accessor,
 		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
 	}
+	order.describe(&grant)
 	if err := m.record(ctx, storage, grant, order); err != nil {
-		if keeper, able := order.Provider.(provider.Keeper); able {
-			keeper.Forget(handle)
-		}
+		forget(order.Provider, handle)
 		return Issued{}, err
 	}
+	if ctx.Err() != nil {
+		m.withdraw(ctx, storage, order, grant, ledger.CallerHungUp)
+		return Issued{}, ctx.Err()
+	}
 
-	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), mintTimeout)
-	defer cancel()
-	credential, err := order.Provider.Mint(detached, handle, policy, expiresAt)
-	if err != nil {
+	var credential provider.Credential
+	called := false
+	err = m.call(ctx, order.Target, order.Provider, circuit.Mint, func(ctx context.Context) error {
+		called = true
+		credential, err = order.Provider.Mint(ctx, handle, policy, expiresAt)
+		return err
+	})
+	switch {
+	case err != nil && !called:
+		m.withdraw(ctx, storage, order, grant, ledger.MintFailed)
+		return Issued{}, err // which means something to Vault as it is
+	case err != nil:
+		m.Log.Warn("mint failed", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "outcome", outcomeOf(order.Provider, err), "error", err)
 		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, fmt.Errorf("minting on target %q: %w", order.Target, err)
 	}
@@ -129,6 +178,30 @@ func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Orde
 	return Issued{Grant: grant, Policy: policy, Credential: credential, Lease: lease}, nil
 }
 
+// describe writes down what else the order narrows the grant to.
+func (o Order) describe(grant *ledger.Grant) {
+	for _, companion := range o.Scope.Companions() {
+		grant.Companions = append(grant.Companions, companion.String())
+	}
+	if conditions := o.Scope.Conditions(); len(conditions) > 0 {
+		block := map[string]map[string][]string{}
+		for _, condition := range conditions {
+			if block[condition.Operator] == nil {
+				block[condition.Operator] = map[string][]string{}
+			}
+			block[condition.Operator][condition.Key] = condition.Values
+		}
+		text, err := json.Marshal(block)
+		if err != nil {
+			panic(err) // strings can always be marshalled
+		}
+		grant.Conditions = string(text)
+	}
+	if o.Bounds.SourceIP.IsValid() {
+		grant.SourceIP = o.Bounds.SourceIP.String()
+	}
+}
+
 // record admits a grant and writes it down.
 func (m *Manager) record(ctx context.Context, storage logical.Storage, grant ledger.Grant, order Order) error {
 	if order.Limit != nil {
@@ -142,7 +215,10 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 	if order.Recorded != nil {
 		order.Recorded()
 	}
-	if err := ledger.Put(ctx, storage, grant); err != nil {
+	// A caller who hangs up must not leave open whether storage has taken it.
+	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := ledger.Put(detached, storage, grant); err != nil {
 		// Storage may have taken it. Nothing is minted, and the sweeper meets it.
 		m.Index.Remove(grant.ID)
 		return err
@@ -154,10 +230,36 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 // sweeper, and dies at the target at its ExpiresAt.
 func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: cause}
-	err := m.act(context.WithoutCancel(ctx), grant.ID, false, func(ctx context.Context) error {
+	err := m.act(context.WithoutCancel(ctx), ended, abandons, func(ctx context.Context) error {
 		return m.end(ctx, storage, ended, true)
 	})
+	if errors.Is(err, ErrStillEnding) {
+		m.Log.Warn("an abandoned grant is still being ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", cause)
+	} else if err != nil {
+		m.Log.Error("an abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", cause, "error", err)
+	}
+}
+
+// withdraw closes the record of a grant that the target was never asked for.
+// What it can't write, the sweeper meets.
+func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
+	forget(order.Provider, grant.Handle)
+	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target}
+	err := m.act(context.WithoutCancel(ctx), ended, begins, func(ctx context.Context) error {
+		if known, err := m.find(ctx, storage, grant.ID); err == nil && known.Finished() {
+			return nil // somebody has ended it meanwhile
+		}
+		grant.State, grant.Ending, grant.EndedAt = cause.State(), cause, m.Now().UTC()
+		return m.write(ctx, storage, grant)
+	})
 	if err != nil {
-		m.Log.Error("abandoned grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "why", cause, "error", err)
+		m.Log.Error("a grant that was not minted could not be withdrawn", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "error", err)
+	}
+}
+
+// forget tells a provider that nothing is minted with a handle.
+func forget(target provider.Provider, handle provider.Handle) {
+	if keeper, able := target.(provider.Keeper); able {
+		keeper.Forget(handle)
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
 const (
@@ -35,10 +36,11 @@ var (
 
 // Manager issues and ends the grants of one mount.
 type Manager struct {
-	Log   hclog.Logger
-	Now   func() time.Time
-	Index *ledger.Index
-	Mount string // the mount's UUID
+	Log     hclog.Logger
+	Now     func() time.Time
+	Index   *ledger.Index
+	Metrics *telemetry.Registry
+	Mount   string // the mount's UUID
 	// Rebuilt is called, if set, once the ledger is in memory, and must not block.
 	Rebuilt func(logical.Storage)
 
@@ -48,9 +50,9 @@ type Manager struct {
 	standby atomic.Bool
 	storage atomic.Pointer[logical.Storage] // since Start
 
-	slots  chan struct{} // one for each end under way
 	mu     sync.Mutex
 	actors map[string]*actor // the ends under way, by grant
+	lanes  map[string]*lane  // by target
 
 	idMu     sync.Mutex
 	ledgerID string
@@ -58,7 +60,7 @@ type Manager struct {
 
 // New makes a manager that does nothing yet.
 func New(log hclog.Logger, now func() time.Time) *Manager {
-	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), slots: make(chan struct{}, maxEnds), actors: map[string]*actor{}}
+	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), Metrics: telemetry.New(), actors: map[string]*actor{}, lanes: map[string]*lane{}}
 	m.life, m.close = context.WithCancel(context.Background())
 	return m
 }
@@ -78,8 +80,12 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 		able, err := writes()
 		switch {
 		case err == nil && able:
-			if err := m.Index.Rebuild(m.life, storage, m.Log, m.Now); err == nil && m.Rebuilt != nil { // fails when life ends
-				m.Rebuilt(storage)
+			started := m.Now()
+			if m.Index.Rebuild(m.life, storage, m.Log, m.Now) == nil { // fails when life ends
+				m.Metrics.Rebuilt(m.Now().Sub(started))
+				if m.Rebuilt != nil {
+					m.Rebuilt(storage)
+				}
 			}
 			return
 		case err == nil:

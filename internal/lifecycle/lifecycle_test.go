@@ -146,6 +146,36 @@ func TestCallerHangsUp(t *testing.T) {
 	w.expect(0, ledger.Failed, "the caller hung up")
 }
 
+// hungUpOn is storage whose caller hangs up while it takes a write: the write is
+// taken, and who waited for it on the caller's context hears that it failed.
+type hungUpOn struct {
+	*logical.InmemStorage
+	hangUp func()
+}
+
+func (s hungUpOn) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	s.hangUp()
+	return errors.Join(s.InmemStorage.Put(context.WithoutCancel(ctx), entry), ctx.Err())
+}
+
+// Nothing is minted for a caller who has hung up before, and the ledger does not
+// say for as long as the grant was to live that it might have been.
+func TestCallerHangsUpBeforeTheMint(t *testing.T) {
+	w := newWorld(t)
+	w.target.OnMint = func() error { t.Error("a credential was minted"); return nil }
+	ctx, cancel := context.WithCancel(t.Context())
+	if _, err := w.LedgerID(ctx, w.storage); err != nil { // which is not what is hung up on
+		t.Fatal(err)
+	}
+	if _, err := w.Issue(ctx, hungUpOn{w.storage, cancel}, w.order(time.Minute)); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want context.Canceled", err)
+	}
+	w.expect(0, ledger.Failed, "the caller hung up")
+	if _, known := w.Index.Get(w.only().ID); known {
+		t.Error("the index still counts the grant")
+	}
+}
+
 func TestMintFailsHalfway(t *testing.T) {
 	w := newWorld(t)
 	broken := errors.New("the target broke")

@@ -4,6 +4,8 @@ package provider
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"net/netip"
 	"time"
 
@@ -65,6 +67,7 @@ type Bounds struct {
 	TTL             time.Duration // how long it lives until then; 0 where that is not known
 	SourceIP        netip.Addr    // the one address that the credential works from; invalid for any
 	AllowEscalation bool          // whether the action may hand out further power
+	Renewable       bool          // whether its end is to be moved later on; only ever asked of a Renewer
 	Options         Settings      // the role's fields for this provider
 }
 
@@ -111,13 +114,14 @@ type Verdict struct {
 type Grant struct {
 	ID       string // unguessable and unique: 8 hexadecimal digits, then 16 characters of lower-case base32
 	Mount    string // UUID of the mount
+	Ledger   string // the ledger's own id, which is another in each cluster
 	Role     string
 	Task     string // empty where the caller gave none
 	EntityID string // empty for a caller without an entity
 	// EntityName asks Vault for the entity's name, for a provider that needs it. It
 	// may be nil where there is no caller.
 	EntityName func() (string, error)
-	ExpiresAt  time.Time // when the target itself ends the credential
+	ExpiresAt  time.Time // when the target is to end it by itself
 	Options    Settings  // the role's fields for this provider
 }
 
@@ -184,6 +188,30 @@ func (s Settings) Pairs(name string) map[string]string {
 		return nil
 	}
 }
+
+// Number is the whole number of that name, and whether there is one.
+func (s Settings) Number(name string) (int, bool) {
+	switch value := s[name].(type) {
+	case int:
+		return value, true
+	case json.Number: // as it is stored
+		number, err := value.Int64()
+		return int(number), err == nil
+	default:
+		return 0, false
+	}
+}
+
+// True says whether the setting of that name is true.
+func (s Settings) True(name string) bool {
+	value, _ := s[name].(bool)
+	return value
+}
+
+// ErrUnavailable is wrapped by an error of a target that can't do now what it
+// could do in a moment. Nothing is wrong with what was asked; the caller's answer
+// has status 503.
+var ErrUnavailable = errors.New("the target can't do this at the moment")
 
 // Type is one kind of target.
 type Type struct {

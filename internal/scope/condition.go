@@ -1,10 +1,11 @@
 package scope
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 )
@@ -22,7 +23,13 @@ const (
 type Condition struct {
 	Operator, Key string
 	Values        []string
+
+	texts []Text
 }
+
+// Texts are the values with what was filled into them; none of a Condition that
+// was not filled in.
+func (c Condition) Texts() []Text { return c.texts }
 
 // ConditionTemplate is a Condition before its values are filled in.
 type ConditionTemplate struct {
@@ -37,15 +44,26 @@ func ParseConditions(raw map[string]any) ([]ConditionTemplate, error) {
 	const shape = `write {"StringEquals": {"aws:RequestTag/env": "prod"}}`
 	wrong := func(name, problem string) error { return invalid.Field("conditions", name, problem, shape) }
 	var all []ConditionTemplate
-	for operator, block := range raw {
+	for _, operator := range slices.Sorted(maps.Keys(raw)) {
+		block := raw[operator]
 		keys, ok := block.(map[string]any)
 		if !ok || len(keys) == 0 {
 			return nil, wrong(operator, "an operator has to have an object of keys")
 		}
-		for key, value := range keys {
+		seen := map[string]bool{}
+		for _, key := range slices.Sorted(maps.Keys(keys)) {
+			value := keys[key]
 			if operator == "" || key == "" || len(operator) > maxConditionName || len(key) > maxConditionName {
 				return nil, wrong(key, "not the name of a condition key")
 			}
+			if strings.ContainsAny(key, "${}<>*?") || strings.ContainsFunc(key, notPrintableASCII) {
+				return nil, wrong(key, "not the name of a condition key, written out")
+			}
+			folded := strings.ToLower(key)
+			if seen[folded] {
+				return nil, wrong(key, "the key stands twice below "+operator+": its case does not count")
+			}
+			seen[folded] = true
 			values, err := parseValues(value)
 			if err != nil {
 				return nil, wrong(key, err.Error())
@@ -64,9 +82,6 @@ func ParseConditions(raw map[string]any) ([]ConditionTemplate, error) {
 	if len(all) > maxConditions {
 		return nil, wrong("", fmt.Sprintf("more than %d conditions", maxConditions))
 	}
-	slices.SortFunc(all, func(a, b ConditionTemplate) int {
-		return cmp.Or(cmp.Compare(a.Operator, b.Operator), cmp.Compare(a.Key, b.Key))
-	})
 	return all, nil
 }
 
@@ -109,6 +124,7 @@ func (c ConditionTemplate) Fill(value func(Reference) (string, error)) (Conditio
 			return Condition{}, err
 		}
 		filled.Values = append(filled.Values, text.String())
+		filled.texts = append(filled.texts, text)
 	}
 	return filled, nil
 }

@@ -82,6 +82,22 @@ func (d Definition) References() []Reference {
 	return slices.Compact(all)
 }
 
+// Advice is what the author of the definition should know of it.
+func (d Definition) Advice() []string {
+	templates := append([]Template{d.resource}, d.companions...)
+	for _, condition := range d.conditions {
+		templates = append(templates, condition.Values...)
+	}
+	var advice []string
+	for _, template := range templates {
+		for _, pair := range template.blurred() {
+			advice = append(advice, fmt.Sprintf("%s: {{%s}} and {{%s}} stand in one segment, so that a reader of a credential may choose one to look like a part of the other; put \"/\" between them, or see that neither admits what is between them",
+				template.field, pair[0], pair[1]))
+		}
+	}
+	return advice
+}
+
 // Parameters are what a reader of a credential has to give, by name.
 func (d Definition) Parameters() map[string]Parameter { return d.parameters }
 

@@ -64,13 +64,18 @@ func parseParameter(name string, raw any) (Parameter, error) {
 	if text, bare := raw.(string); bare {
 		parameter.Pattern = text
 	} else {
+		// As encoding/json would take any case of a name, and of two the last.
+		object, _ := raw.(map[string]any)
+		for member := range object {
+			if !slices.Contains([]string{"pattern", "one_of", "description"}, member) {
+				return Parameter{}, wrongParameter(name, fmt.Sprintf("%q is nothing that it has", invalid.Clip(member)), shape)
+			}
+		}
 		text, err := json.Marshal(raw)
 		if err != nil {
 			return Parameter{}, wrongParameter(name, "not an object", shape)
 		}
-		decoder := json.NewDecoder(strings.NewReader(string(text)))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&parameter); err != nil {
+		if err := json.Unmarshal(text, &parameter); err != nil {
 			return Parameter{}, wrongParameter(name, "not an object of this form", shape)
 		}
 	}

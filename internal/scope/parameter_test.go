@@ -35,6 +35,8 @@ func TestParseParametersRefuses(t *testing.T) {
 		"empty enumeration":  {"key": block{"one_of": []any{}}},
 		"both":               {"key": block{"pattern": "x", "one_of": []any{"x"}}},
 		"unknown part":       {"key": block{"pattern": "x", "patern": "y"}},
+		"another case":       {"key": block{"Pattern": "x"}},
+		"in two cases":       {"key": block{"one_of": []any{"a"}, "ONE_OF": []any{"b"}}},
 		"a number":           {"key": json.Number("1")},
 		"a list":             {"key": []any{"x"}},
 		"null":               {"key": nil},

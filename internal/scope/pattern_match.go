@@ -7,6 +7,7 @@ import "strings"
 type Span struct {
 	Variable   string // its name; "*" where the reference gives none
 	Path       bool   // whether its value may hold "/"
+	Frame      bool   // whether it says whose the resource is: nothing is filled in there
 	Start, End int    // byte offsets into ARN.String()
 }
 
@@ -23,12 +24,17 @@ func (p Pattern) Locate(arn ARN) ([]Span, error) {
 	}
 	spans := make([]Span, 0, len(p.tokens)+4)
 	at := len("arn:")
-	for _, part := range []struct{ pattern, value string }{
-		{p.frame.Partition, arn.Partition}, {p.frame.Service, arn.Service}, {p.frame.Region, arn.Region}, {p.frame.Account, arn.Account},
+	// What a place stands for follows from where it is: the reference calls the
+	// account AccountId or VpcOwnerAccount too.
+	for _, part := range []struct {
+		pattern, value string
+		frame          bool
+	}{
+		{p.frame.Partition, arn.Partition, true}, {p.frame.Service, arn.Service, true}, {p.frame.Region, arn.Region, false}, {p.frame.Account, arn.Account, true},
 	} {
 		if isVariable(part.pattern) {
 			name := strings.TrimSuffix(strings.TrimPrefix(part.pattern, "${"), "}")
-			spans = append(spans, Span{Variable: name, Start: at, End: at + len(part.value)})
+			spans = append(spans, Span{Variable: name, Frame: part.frame, Start: at, End: at + len(part.value)})
 		}
 		at += len(part.value) + len(":")
 	}

@@ -116,3 +116,5 @@ func (s Scope) Hash() string {
 }
 
 func notGraphicASCII(char rune) bool { return char <= ' ' || char >= 0x7F }
+
+func notPrintableASCII(char rune) bool { return char < ' ' || char >= 0x7F }

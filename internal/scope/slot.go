@@ -1,7 +1,6 @@
 package scope
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
@@ -26,8 +25,8 @@ func InSlots(text Text, spans []Span) error {
 		switch {
 		case !found:
 			return wrong("it leaves the part of the resource's name that it stands for", "give the name of one part, without what separates parts")
-		case slot.Variable == "Partition" || slot.Variable == "Account":
-			return wrong(fmt.Sprintf("the %s can't be filled in", strings.ToLower(slot.Variable)), "write it out in the role")
+		case slot.Frame:
+			return wrong("partition, service and account can't be filled in", "write it out in the role")
 		case strings.Contains(value, "/") && !slot.Path:
 			return wrong("\"/\" separates parts of the resource's name", "give the name of one part")
 		}

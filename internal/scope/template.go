@@ -77,6 +77,9 @@ func ParseTemplate(field, text string) (Template, error) {
 			return Template{}, invalid.Field(field, text, fmt.Sprintf("%q is no reference", invalid.Clip(string(reference))),
 				"name a parameter of the role, task, identity.entity.name, identity.entity.metadata.<key>, identity.entity.aliases.<accessor>.metadata.<key> or identity.groups.ids.<id>.name")
 		}
+		if last := len(template.parts) - 1; last >= 0 && template.parts[last].reference != "" {
+			return Template{}, invalid.Field(field, text, fmt.Sprintf("nothing parts {{%s}} from {{%s}}: one could hold a piece of the other", template.parts[last].reference, reference), "put \"/\" between them")
+		}
 		template.parts = append(template.parts, part{reference: reference})
 		rest = beyond
 	}
@@ -92,6 +95,30 @@ func (t Template) References() []Reference {
 		}
 	}
 	return all
+}
+
+// blurred lists the pairs of references that stand in one segment, of which one is
+// the caller's own choice and the other is not: with "-" between them, a and b-c
+// read as a-b and c do.
+func (t Template) blurred() [][2]Reference {
+	var pairs [][2]Reference
+	var before []Reference // in this segment
+	for _, part := range t.parts {
+		if part.reference == "" {
+			if strings.ContainsAny(part.literal, "/:") {
+				before = nil
+			}
+			continue
+		}
+		_, chosen := part.reference.Parameter()
+		for _, other := range before {
+			if _, otherChosen := other.Parameter(); chosen != otherChosen {
+				pairs = append(pairs, [2]Reference{other, part.reference})
+			}
+		}
+		before = append(before, part.reference)
+	}
+	return pairs
 }
 
 // Text is what a template became. It remembers which parts of it came from

@@ -34,13 +34,40 @@ func TestParseTemplate(t *testing.T) {
 	for _, text := range []string{
 		"{{", "}}", "a/{{key", "a/key}}", "{{}}", "{{ }}", "{{Key}}", "{{1}}", "{{a b}}", "{{a-b}}", "{{{key}}}", "{{{{key}}}}", "{{a{{b}}}}",
 		"{{identity.}}", "{{identity.entity}}", "{{identity.entity.policies}}", "{{identity.entity.metadata}}", "{{identity.entity.metadata.}}",
-		"{{identity.entity.aliases.metadata.x}}", "{{identity.groups.names.admins}}", "{{.Name}}", "{{key|upper}}", strings.Repeat("a", 10<<20),
+		"{{identity.entity.aliases.metadata.x}}", "{{identity.groups.names.admins}}", "{{.Name}}", "{{key|upper}}", "{{a}}{{b}}", "{{identity.entity.name}}{{key}}/x", strings.Repeat("a", 10<<20),
 	} {
 		template, err := ParseTemplate("resource", text)
 		if err == nil {
 			t.Errorf("%.40s was read as %v", text, template)
 		}
 		checkRefusal(t, err, text)
+	}
+}
+
+// A caller of team a who may choose the key b-c must not pass for team a-b by it.
+func TestAdviceOnBlurredSegments(t *testing.T) {
+	parameters := map[string]any{"key": "[a-z-]+", "other": "[a-z]+"}
+	for resource, blurred := range map[string]int{
+		"arn:aws:s3:::releases/{{identity.entity.metadata.team}}/{{key}}-{{other}}":    0,
+		"arn:aws:s3:::releases/{{key}}/{{task}}.{{identity.entity.name}}/{{other}}":    0,
+		"arn:aws:sqs:eu-west-1:{{key}}:{{task}}/{{other}}":                             0,
+		"arn:aws:s3:::releases/{{identity.entity.metadata.team}}-{{key}}/{{other}}":    1,
+		"arn:aws:s3:::releases/{{key}}/{{other}}.x.{{task}}":                           1,
+		"arn:aws:s3:::releases/{{identity.entity.metadata.team}}-{{key}}-{{task}}.tgz": 2,
+	} {
+		used := map[string]any{}
+		for name, pattern := range parameters {
+			if strings.Contains(resource, "{{"+name+"}}") {
+				used[name] = pattern
+			}
+		}
+		definition, err := Define(Texts{Action: "s3:PutObject", Resource: resource, Parameters: used})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if advice := definition.Advice(); len(advice) != blurred {
+			t.Errorf("%s: %d warnings, want %d: %q", resource, len(advice), blurred, advice)
+		}
 	}
 }
 

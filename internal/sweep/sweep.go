@@ -37,16 +37,35 @@ const (
 // Sweeper sweeps for one mount. Its fields are set before it is used.
 type Sweeper struct {
 	Grants *lifecycle.Manager
-	// Open returns the provider that can end a grant.
-	Open      func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error)
-	Log       hclog.Logger
-	Retention time.Duration // of the history; 0: for ever
+	Mount  string // its UUID
+	// Open returns the provider that can end a grant. Its error is ErrUnreachable
+	// where the target is no longer configured as it was.
+	Open func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error)
+	// Targets lists the targets that are configured.
+	Targets  func(context.Context, logical.Storage) ([]Target, error)
+	Settings func(context.Context, logical.Storage) (Settings, error)
+	Log      hclog.Logger
 
-	running         atomic.Bool
-	mu              sync.Mutex
-	tries           map[string]try // by grant, of those that failed
-	packed, retired time.Time
+	running     atomic.Bool
+	asked       atomic.Bool // all steps are to be taken, whenever they were taken last
+	mu          sync.Mutex
+	tries       map[string]try    // by grant, of those that failed
+	away        map[string]error  // by target, of those that did not answer in this sweep
+	unreachable map[string]string // of the grants that failed, the targets that aren't there
+	status      Status
+	targets     *opener // of this sweep
+	due         struct{ pack, retire, orphans time.Time }
 }
+
+// Settings are what people choose.
+type Settings struct {
+	Retention      time.Duration // of the history; 0: for ever
+	OrphanInterval time.Duration // between two looks for orphans
+}
+
+// ErrUnreachable is returned where a grant can't be ended because its target is
+// not configured any more, or is another system.
+var ErrUnreachable = errors.New("the grant's target is not configured as it was")
 
 // try is what has been tried in vain.
 type try struct {
@@ -60,93 +79,146 @@ type Result struct {
 	Failed  int // grants that are tried again later
 	Packed  int // grants, into the history
 	Retired int // segments of the history, and damaged records
+	Orphans int // objects at targets that were ended
 }
 
 // Nudge begins a sweep behind the request, unless one is under way, and returns.
-func (s *Sweeper) Nudge(storage logical.Storage) {
+func (s *Sweeper) Nudge(storage logical.Storage) { s.begin(storage) }
+
+// Run begins a sweep behind the request that takes all its steps, whenever they
+// were taken last, and returns. It is false where it will follow another one.
+func (s *Sweeper) Run(storage logical.Storage) bool {
+	s.asked.Store(true)
+	return s.begin(storage)
+}
+
+func (s *Sweeper) begin(storage logical.Storage) bool {
 	if !s.running.CompareAndSwap(false, true) {
-		return
+		return false
 	}
 	s.Grants.Behind(func(ctx context.Context) {
-		defer s.running.Store(false)
-		if result := s.sweep(ctx, storage); result != (Result{}) {
-			s.Log.Info("swept", "ended", result.Ended, "failed", result.Failed, "packed", result.Packed, "retired", result.Retired)
+		for {
+			started := s.Grants.Now()
+			result := s.sweep(ctx, storage)
+			ended := s.Grants.Now()
+			took := ended.Sub(started)
+			s.Grants.Metrics.Swept(ended, took, result.Ended, result.Failed, result.Packed, result.Retired)
+			if result != (Result{}) {
+				s.Log.Info("swept", "ended", result.Ended, "failed", result.Failed, "packed", result.Packed, "retired", result.Retired, "orphans", result.Orphans, "took", took)
+			}
+			s.running.Store(false)
+			if ctx.Err() != nil || !s.asked.Load() || !s.Grants.Ready() || !s.running.CompareAndSwap(false, true) {
+				return
+			}
 		}
 	})
+	return true
 }
 
 // sweep does what is due. It costs what is due, and does nothing before the
 // ledger is in memory. Only one at a time.
-func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) Result {
-	var result Result
+func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Result) {
 	if !s.Grants.Ready() {
 		return result
 	}
-	now, index := s.Grants.Now(), s.Grants.Index
-	s.keep(ctx, storage, now)
-	s.endAll(ctx, storage, s.unended(now), &result)
-	for ctx.Err() == nil {
-		overdue := index.Overdue(atOnce, now)
-		if len(overdue) == 0 {
-			break
+	now, asked := s.Grants.Now(), s.asked.Swap(false)
+	s.away = map[string]error{}
+	s.targets = &opener{open: s.Open, known: map[[2]string]opened{}}
+	defer s.note(func(status *Status) { status.Step, status.Begun = "", time.Time{} })
+	step := func(name string, due *time.Time, every time.Duration) bool {
+		if ctx.Err() != nil || (!asked && now.Before(*due)) {
+			return false
 		}
-		s.endAll(ctx, storage, overdue, &result)
+		*due = now.Add(every)
+		s.note(func(status *Status) { status.Step, status.Begun = name, now })
+		return true
 	}
-	if ctx.Err() == nil && now.Sub(s.packed) >= packEvery {
-		s.packed = now
-		result.Packed = s.pack(ctx, storage, now)
+	if ctx.Err() == nil {
+		s.keep(ctx, storage, now)
 	}
-	if ctx.Err() == nil && s.Retention > 0 && now.Sub(s.retired) >= retireEvery {
-		s.retired = now
-		retired, err := ledger.Retire(ctx, storage, now.Add(-s.Retention))
+	if step("end", new(time.Time), 0) {
+		s.endDue(ctx, storage, now, asked, &result)
+		s.note(func(status *Status) { status.End = EndStep{At: now, Ended: result.Ended, Failed: result.Failed} })
+	}
+	settings, err := s.Settings(ctx, storage)
+	if err != nil {
+		s.Log.Warn("the sweeper's settings could not be read", "error", err)
+		return result
+	}
+	if step("pack", &s.due.pack, packEvery) {
+		packed := s.pack(ctx, storage, now)
+		result.Packed = packed.Grants
+		s.note(func(status *Status) { status.Pack = packed })
+	}
+	if settings.Retention > 0 && step("retire", &s.due.retire, retireEvery) {
+		retired, err := ledger.Retire(ctx, storage, now.Add(-settings.Retention))
 		if err != nil {
 			s.Log.Warn("history could not be retired", "error", err)
 		}
 		result.Retired = retired
+		s.note(func(status *Status) { status.Retire = RetireStep{At: now, Deleted: retired, Problem: problem(err)} })
+	}
+	// The interval may have been shortened since.
+	s.due.orphans = earlier(s.due.orphans, now.Add(settings.OrphanInterval))
+	if step("orphans", &s.due.orphans, settings.OrphanInterval) {
+		found, ended := s.orphans(ctx, storage)
+		result.Orphans = ended
+		s.note(func(status *Status) { status.Orphans = found })
 	}
 	return result
 }
 
-// keepLimit bounds the keeping up of one base.
-const keepLimit = 30 * time.Second
-
-// keep has every base that grants hang on looked after.
-func (s *Sweeper) keep(ctx context.Context, storage logical.Storage, now time.Time) {
-	turns := make(chan struct{}, atOnce)
-	var all sync.WaitGroup
-	for _, grant := range s.Grants.Index.Hanging(now) {
-		target, err := s.Open(ctx, storage, grant)
-		if err != nil {
-			s.Log.Warn("a base can't be looked after", "base", grant.Base, "target", grant.Target, "error", err)
-			continue
-		}
-		keeper, able := target.(provider.Keeper)
-		if !able {
-			continue
-		}
-		turns <- struct{}{}
-		all.Go(func() {
-			defer func() { <-turns }()
-			limited, cancel := context.WithTimeout(ctx, keepLimit)
-			defer cancel()
-			if err := keeper.Keep(limited, grant.Base); err != nil && ctx.Err() == nil {
-				s.Log.Warn("what ends sessions early could not be looked after; it is tried again in a minute", "base", grant.Base, "target", grant.Target, "error", err)
-			}
-		})
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
 	}
-	all.Wait()
+	return b
+}
+
+// endDue ends what has outlived its lease, and tries again what has failed.
+func (s *Sweeper) endDue(ctx context.Context, storage logical.Storage, now time.Time, asked bool, result *Result) {
+	s.forget()
+	s.endAll(ctx, storage, s.unended(now, asked), result)
+	for ctx.Err() == nil {
+		overdue := s.Grants.Index.Overdue(atOnce, now)
+		if len(overdue) == 0 {
+			return
+		}
+		s.endAll(ctx, storage, overdue, result)
+	}
 }
 
 // unended are the grants whose end has failed, and that it is time to try again.
 // Those that have expired are overdue, too.
-func (s *Sweeper) unended(now time.Time) []ledger.Grant {
+func (s *Sweeper) unended(now time.Time, asked bool) []ledger.Grant {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var due []ledger.Grant
 	for _, grant := range s.Grants.Index.Unended() {
-		if now.Before(grant.ExpiresAt.Add(ledger.SweepDelay)) && !now.Before(s.tries[grant.ID].next) {
+		if now.Before(grant.ExpiresAt.Add(ledger.SweepDelay)) && (asked || !now.Before(s.tries[grant.ID].next)) {
 			due = append(due, grant)
 		}
 	}
+	if asked {
+		for id := range s.tries {
+			if grant, known := s.Grants.Index.Get(id); known && !now.Before(grant.ExpiresAt.Add(ledger.SweepDelay)) {
+				due = append(due, grant)
+			}
+		}
+	}
 	return due
+}
+
+// forget drops what is known of grants that somebody else has ended.
+func (s *Sweeper) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id := range s.tries {
+		if grant, known := s.Grants.Index.Get(id); !known || grant.Finished() {
+			delete(s.tries, id)
+			delete(s.unreachable, id)
+		}
+	}
 }
 
 func (s *Sweeper) endAll(ctx context.Context, storage logical.Storage, grants []ledger.Grant, result *Result) {
@@ -161,27 +233,70 @@ func (s *Sweeper) endAll(ctx context.Context, storage logical.Storage, grants []
 			defer s.mu.Unlock()
 			if err == nil {
 				delete(s.tries, grant.ID)
+				delete(s.unreachable, grant.ID)
 				result.Ended++
 				return
 			}
-			result.Failed++
+			if !errors.Is(err, ErrUnreachable) {
+				result.Failed++
+			}
 			s.again(grant, err)
 		})
 	}
 	all.Wait()
 }
 
+// opener opens each target once in a sweep, so that many grants of one that is not there
+// cost one look.
+type opener struct {
+	open  func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error)
+	mu    sync.Mutex
+	known map[[2]string]opened
+}
+
+type opened struct {
+	provider provider.Provider
+	err      error
+}
+
+func (o *opener) get(ctx context.Context, storage logical.Storage, grant ledger.Grant) (provider.Provider, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	key := [2]string{grant.Target, grant.System}
+	found, known := o.known[key]
+	if !known {
+		found.provider, found.err = o.open(ctx, storage, grant)
+		o.known[key] = found
+	}
+	return found.provider, found.err
+}
+
+// end ends a grant. A target that has not answered is not asked again in this
+// sweep: the others' grants would wait for it.
 func (s *Sweeper) end(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
-	target, err := s.Open(ctx, storage, grant)
+	s.mu.Lock()
+	err := s.away[grant.Target]
+	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	return s.Grants.End(ctx, storage, lifecycle.EndOrder{
+	target, err := s.targets.get(ctx, storage, grant)
+	if err != nil {
+		return err
+	}
+	err = s.Grants.End(ctx, storage, lifecycle.EndOrder{
 		Provider: target, ID: grant.ID, Target: grant.Target, System: grant.System, Handle: grant.Handle, Cause: ledger.Swept, Unasked: true,
 	})
+	if lifecycle.Unanswered(err) {
+		s.mu.Lock()
+		s.away[grant.Target] = err
+		s.mu.Unlock()
+	}
+	return err
 }
 
-// again has a grant tried again.
+// again has a grant tried again. One whose target is not there is looked at each
+// lastPause, and said once.
 func (s *Sweeper) again(grant ledger.Grant, err error) {
 	if errors.Is(err, lifecycle.ErrClosed) {
 		return
@@ -190,30 +305,56 @@ func (s *Sweeper) again(grant ledger.Grant, err error) {
 		s.tries = map[string]try{}
 	}
 	tried := s.tries[grant.ID]
-	tried.pause = min(max(2*tried.pause, firstPause), lastPause)
+	said := false
+	switch {
+	case lifecycle.Unanswered(err): // such a target is spared already, and this is of all its grants
+		tried.pause = max(tried.pause, firstPause)
+		delete(s.unreachable, grant.ID)
+	case errors.Is(err, ErrUnreachable):
+		tried.pause = lastPause
+		_, said = s.unreachable[grant.ID]
+		if s.unreachable == nil {
+			s.unreachable = map[string]string{}
+		}
+		s.unreachable[grant.ID] = grant.Target
+	default:
+		tried.pause = min(max(2*tried.pause, firstPause), lastPause)
+		delete(s.unreachable, grant.ID)
+	}
 	tried.next = s.Grants.Now().Add(tried.pause)
 	s.tries[grant.ID] = tried
 	s.Grants.Index.Retry(grant.ID, tried.next)
-	s.Log.Warn("a grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "expires_at", grant.ExpiresAt, "again_in", tried.pause, "error", err)
+	if said {
+		return
+	}
+	level := hclog.Warn
+	if unavailable := new(lifecycle.UnavailableError); errors.As(err, &unavailable) {
+		level = hclog.Debug // that its target does not answer has been said
+	}
+	s.Log.Log(level, "a grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt, "again_in", tried.pause, "error", err)
 }
 
 // pack packs the buckets that have gone by and of which nothing remains to be
 // ended.
-func (s *Sweeper) pack(ctx context.Context, storage logical.Storage, now time.Time) (grants int) {
+func (s *Sweeper) pack(ctx context.Context, storage logical.Storage, now time.Time) PackStep {
+	step := PackStep{At: now}
 	buckets, err := ledger.PastBuckets(ctx, storage, now.Add(-packDelay))
 	if err != nil {
 		s.Log.Warn("the ledger's buckets could not be listed", "error", err)
-		return 0
+		step.Problem = problem(err)
+		return step
 	}
 	for _, bucket := range buckets {
 		if s.Grants.Index.Unfinished(bucket) > 0 {
 			continue
 		}
 		packed, err := ledger.Pack(ctx, storage, bucket)
-		grants += packed.Grants
+		step.Grants += packed.Grants
+		step.Damaged += packed.Damaged
 		if err != nil {
 			s.Log.Warn("a bucket of the ledger could not be packed", "bucket", bucket, "error", err)
-			return grants
+			step.Problem = problem(err)
+			return step
 		}
 		if packed.Damaged > 0 {
 			s.Log.Warn("a bucket of the ledger has records that can't be read", "bucket", bucket, "records", packed.Damaged)
@@ -222,5 +363,5 @@ func (s *Sweeper) pack(ctx context.Context, storage logical.Storage, now time.Ti
 			s.Grants.Index.Update(grant, now)
 		}
 	}
-	return grants
+	return step
 }

@@ -21,7 +21,14 @@ import (
 // countingStorage counts what a sweep does to storage.
 type countingStorage struct {
 	logical.InmemStorage
-	reads, writes atomic.Int64
+	reads, lists, writes atomic.Int64
+}
+
+func (s *countingStorage) all() int64 { return s.reads.Load() + s.lists.Load() + s.writes.Load() }
+
+func (s *countingStorage) List(ctx context.Context, prefix string) ([]string, error) {
+	s.lists.Add(1)
+	return s.InmemStorage.List(ctx, prefix)
 }
 
 func (s *countingStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
@@ -37,14 +44,18 @@ func (s *countingStorage) Put(ctx context.Context, entry *logical.StorageEntry) 
 // world is a sweeper, its storage and a target, with a clock that stands still.
 type world struct {
 	*Sweeper
-	t       *testing.T
+	t       testing.TB
 	storage *countingStorage
 	target  *providertest.Fake
 	clock   time.Time
+
+	settings Settings
+	targets  []Target
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	w := &world{t: t, storage: &countingStorage{}, target: &providertest.Fake{}, clock: time.Date(2026, 3, 29, 2, 0, 0, 0, time.UTC)}
+	w.settings = Settings{Retention: 24 * time.Hour, OrphanInterval: time.Hour}
 	w.restart()
 	t.Cleanup(func() { w.Grants.Close() })
 	return w
@@ -58,7 +69,9 @@ func (w *world) restart() {
 		Open: func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error) {
 			return w.target, nil
 		},
-		Log: hclog.NewNullLogger(), Retention: 24 * time.Hour,
+		Targets:  func(context.Context, logical.Storage) ([]Target, error) { return w.targets, nil },
+		Settings: func(context.Context, logical.Storage) (Settings, error) { return w.settings, nil },
+		Log:      hclog.NewNullLogger(), Mount: "mount",
 	}
 	if err := w.Grants.Index.Rebuild(w.t.Context(), w.storage, hclog.NewNullLogger(), w.Grants.Now); err != nil {
 		w.t.Fatal(err)
@@ -67,11 +80,16 @@ func (w *world) restart() {
 
 func (w *world) issue(ttl time.Duration) lifecycle.Issued {
 	w.t.Helper()
+	return w.issueOn(w.target, "store", ttl)
+}
+
+func (w *world) issueOn(target *providertest.Fake, name string, ttl time.Duration) lifecycle.Issued {
+	w.t.Helper()
 	granted, err := scope.New("s3:PutObject", "arn:aws:s3:::releases/app/*")
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	issued, err := w.Grants.Issue(w.t.Context(), w.storage, lifecycle.Order{Provider: w.target, Target: "store", Role: "upload", Scope: granted, TTL: ttl})
+	issued, err := w.Grants.Issue(w.t.Context(), w.storage, lifecycle.Order{Provider: target, Target: name, Role: "upload", Scope: granted, TTL: ttl})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -201,7 +219,7 @@ func TestHistory(t *testing.T) {
 	if _, err := ledger.Get(t.Context(), w.storage, issued.Grant.ID); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("the record is still there: %v", err)
 	}
-	w.clock = w.clock.Add(w.Retention)
+	w.clock = w.clock.Add(w.settings.Retention)
 	w.want(Result{Retired: 1})
 }
 
@@ -252,6 +270,58 @@ func TestNudge(t *testing.T) {
 		w.storage.reads.Store(0)
 		if result := unread.sweep(t.Context(), w.storage); result != (Result{}) || w.storage.reads.Load() != 0 {
 			t.Errorf("a sweep before the ledger was read did %+v", result)
+		}
+	})
+}
+
+// The target that does not answer is left alone for the rest of a sweep, and is
+// tried again each minute for as long as it takes; the grants of others end.
+func TestATargetThatDoesNotAnswerIsLeftOut(t *testing.T) {
+	w := newWorld(t)
+	const grants = 100
+	for range grants {
+		w.issue(time.Minute)
+	}
+	var tried atomic.Int32
+	w.target.OnRevoke = func() error { tried.Add(1); return context.DeadlineExceeded }
+	other := &providertest.Fake{}
+	healthy := w.issueOn(other, "other", 3*time.Minute)
+	w.Open = func(_ context.Context, _ logical.Storage, grant ledger.Grant) (provider.Provider, error) {
+		if grant.Target == "other" {
+			return other, nil
+		}
+		return w.target, nil
+	}
+	w.clock = healthy.Grant.ExpiresAt.Add(ledger.SweepDelay)
+	w.want(Result{Ended: 1, Failed: grants})
+	if got := tried.Load(); got == 0 || got > atOnce {
+		t.Errorf("in one sweep the target was tried %d times", got)
+	}
+	for range 10 {
+		w.clock = w.clock.Add(time.Minute)
+		tried.Store(0)
+		w.want(Result{Failed: grants})
+		if got := tried.Load(); got > atOnce {
+			t.Errorf("in one sweep the target was tried %d times", got)
+		}
+	}
+	w.target.OnRevoke = nil
+	w.clock = w.clock.Add(time.Minute)
+	w.want(Result{Ended: grants})
+}
+
+// What a sweep has done is counted.
+func TestSweepsAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		issued := w.issue(time.Minute)
+		w.clock = issued.Grant.ExpiresAt.Add(ledger.SweepDelay)
+		for range 2 {
+			w.Nudge(w.storage)
+			synctest.Wait()
+		}
+		if got := w.Grants.Metrics.Snapshot().Sweeps; got.Runs != 2 || got.Ended != 1 || got.Failed != 0 || !got.LastRun.Equal(w.clock) {
+			t.Errorf("counted %+v", got)
 		}
 	})
 }

@@ -150,6 +150,26 @@ func TestKeysAreUsedThroughTheServiceOnly(t *testing.T) {
 		use.with("kms:ViaService", "s3.us-east-1.amazonaws.com").with("aws:CurrentTime", end))
 }
 
+func TestAnEncryptionContextCounts(t *testing.T) {
+	judge := start(t)
+	bound := policy(`{"Effect":"Allow","Action":"kms:*","Resource":"*","Condition":{"StringLike":{
+		"kms:EncryptionContext:aws:s3:arn":"arn:aws:s3:::releases/app/*","kms:ViaService":"s3.*"}}}`)
+	delegated := policy(`{"Effect":"Allow","Principal":{"AWS":"` + account + `"},"Action":"*","Resource":"*"}`)
+	use := func(action string, context ...string) Request {
+		return request(action, key, bound).at(delegated).with("kms:ViaService", "s3.us-east-1.amazonaws.com").with("kms:EncryptionContext:aws:s3:arn", context...)
+	}
+	expect(t, judge, Allowed, use("kms:Decrypt", object), use("kms:GenerateDataKey", object), use("kms:CreateGrant", object))
+	expect(t, judge, ImplicitlyDenied,
+		use("kms:Decrypt", "arn:aws:s3:::releases/other"), use("kms:Decrypt"), use("kms:Decrypt", object).with("kms:ViaService"),
+		use("kms:DescribeKey")) // which has none
+	if _, err := judge.Decide(t.Context(), []Request{use("kms:DescribeKey", object)}); err == nil {
+		t.Error("kms:DescribeKey is judged with an encryption context")
+	}
+	if _, err := judge.Decide(t.Context(), []Request{request("kms:Decrypt", key, bound).at(delegated).with("kms:ViaService", "s3.us-east-1.amazonaws.com")}); err == nil {
+		t.Error("a forgotten encryption context is taken for none")
+	}
+}
+
 func TestAConditionBindsTwice(t *testing.T) {
 	judge := start(t)
 	once := `{"Effect":"Allow","Action":"s3:PutObject","Resource":"` + place + `","Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}}`

@@ -40,6 +40,7 @@ type Cloud struct {
 	refused  string          // the action that is refused
 	together map[string]bool // the actions that wait for one another, and whether each has come
 	met      chan struct{}   // closed when all of them have
+	failing  map[string]failure
 
 	sessions  map[string]Session // by access key
 	shortened map[string]string  // users' policies as they were put, by user and policy
@@ -48,12 +49,14 @@ type Cloud struct {
 // Account is the number of moto's one account.
 const Account = "123456789012"
 
-// enginePolicy is the least that the engine needs of IAM. On AWS the resource
+// enginePolicy is the least that the engine needs of IAM, with what finding
+// orphans takes. On AWS the resource
 // would be arn:aws:iam::<account>:user/precision/*; moto judges IAM's own
 // actions without one.
 const enginePolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Resource":"*","Action":[
  "iam:CreateUser","iam:TagUser","iam:PutUserPolicy","iam:CreateAccessKey",
- "iam:DeleteAccessKey","iam:DeleteUserPolicy","iam:DeleteUser","iam:ListAccessKeys"]}]}`
+ "iam:DeleteAccessKey","iam:DeleteUserPolicy","iam:DeleteUser","iam:ListAccessKeys",
+ "iam:ListUsers","iam:GetUser"]}]}`
 
 const auditorPolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Action":"*","Resource":"*"}]}`
 
@@ -172,6 +175,23 @@ func (c *Cloud) Users(ctx context.Context) ([]User, error) {
 	return users, nil
 }
 
+// AddUser makes a user with an access key, as a stranger with rights over IAM would.
+func (c *Cloud) AddUser(ctx context.Context, user User) (Key, error) {
+	client := c.iam(c.auditor)
+	input := &iam.CreateUserInput{UserName: aws.String(user.Name), Path: aws.String(user.Path)}
+	for key, value := range user.Tags {
+		input.Tags = append(input.Tags, types.Tag{Key: aws.String(key), Value: aws.String(value)})
+	}
+	if _, err := client.CreateUser(ctx, input); err != nil {
+		return Key{}, err
+	}
+	made, err := client.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: aws.String(user.Name)})
+	if err != nil {
+		return Key{}, err
+	}
+	return Key{Access: *made.AccessKey.AccessKeyId, Secret: *made.AccessKey.SecretAccessKey}, nil
+}
+
 // AddPolicy makes a managed policy that allows everything, and returns its ARN.
 func (c *Cloud) AddPolicy(ctx context.Context, name string) (string, error) {
 	made, err := c.iam(c.auditor).CreatePolicy(ctx, &iam.CreatePolicyInput{PolicyName: aws.String(name), PolicyDocument: aws.String(auditorPolicy)})
@@ -270,13 +290,22 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 			body = []byte(shortened.Encode())
 			sum := sha256.Sum256(body)
 			request.Out.Header.Del("Authorization")
+			request.Out.Header.Del("X-Amz-Security-Token")
 			request.Out.ContentLength = int64(len(body))
 			if err := signer.SignHTTP(request.In.Context(), aws.Credentials{AccessKeyID: c.Engine.Access, SecretAccessKey: c.Engine.Secret}, request.Out, hex.EncodeToString(sum[:]), "iam", Region, time.Now()); err != nil {
 				panic(http.ErrAbortHandler)
 			}
 		}
+		if form.Get("Action") == "AssumeRoleWithWebIdentity" {
+			// Moto asks for a signature of what nobody can sign.
+			if err := c.signForMoto(request.Out, body); err != nil {
+				panic(http.ErrAbortHandler)
+			}
+		}
 		request.Out.Body = io.NopCloser(bytes.NewReader(body))
 		request.Out.ContentLength = int64(len(body))
+	}, ErrorHandler: func(http.ResponseWriter, *http.Request, error) {
+		panic(http.ErrAbortHandler) // as if there were no proxy
 	}, ModifyResponse: func(answer *http.Response) error {
 		if answer.StatusCode < http.StatusBadRequest {
 			return errors.Join(c.noteSession(answer), c.showWhole(answer))
@@ -299,6 +328,11 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 			panic(http.ErrAbortHandler)
 		}
 		refused, wait := c.note(form)
+		if code := c.failure(form); code != "" {
+			writer.WriteHeader(http.StatusBadRequest)
+			_, _ = fmt.Fprintf(writer, failed, code)
+			return
+		}
 		if refused {
 			writer.WriteHeader(http.StatusForbidden)
 			_, _ = io.WriteString(writer, refusal)

@@ -15,9 +15,11 @@ const PluginName = "vault-plugin-secrets-precision"
 
 // Options choose what a lab starts.
 type Options struct {
-	Plugin string            // the plugin's binary; empty to build it, with the race detector in it
-	Moto   bool              // start AWS's stand-in as well
-	Said   func(what string) // is told of each step; nil for silence
+	Plugin  string            // the plugin's binary; empty to build it, with the race detector in it
+	Moto    bool              // start AWS's stand-in as well
+	NoStore bool              // leave MinIO out
+	Nodes   int               // of Vault, with integrated storage; 0: a single one on files
+	Said    func(what string) // is told of each step; nil for silence
 }
 
 // Lab is a running set of servers.
@@ -25,8 +27,9 @@ type Lab struct {
 	Folder string // everything that the servers write is in here
 	Plugin string // the plugin's binary
 	Vault  *Vault
-	Store  *Store
-	Cloud  *Cloud // nil without Options.Moto
+	Nodes  []*Vault // of the cluster; Vault is the first
+	Store  *Store   // nil with Options.NoStore
+	Cloud  *Cloud   // nil without Options.Moto
 
 	processes []*process
 	closers   []func()
@@ -64,9 +67,11 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 			return err
 		}
 	}
-	said("starting MinIO")
-	if err := l.startStore(ctx); err != nil {
-		return err
+	if !options.NoStore {
+		said("starting MinIO")
+		if err := l.startStore(ctx); err != nil {
+			return err
+		}
 	}
 	if options.Moto {
 		said("starting moto, a stand-in for AWS")
@@ -75,6 +80,9 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 		}
 	}
 	said("starting Vault")
+	if options.Nodes > 0 {
+		return l.startCluster(ctx, options.Nodes)
+	}
 	return l.startVault(ctx)
 }
 

@@ -64,6 +64,14 @@ func (p *process) kill() {
 	p.once.Do(func() { p.killGroup() })
 }
 
+// crash ends the process alone; what it has started itself is left to notice.
+func (p *process) crash() {
+	p.once.Do(func() {
+		_ = syscall.Kill(p.command.Process.Pid, syscall.SIGKILL)
+		p.gone()
+	})
+}
+
 func (p *process) end() {
 	_ = syscall.Kill(p.command.Process.Pid, syscall.SIGTERM)
 	select {
@@ -75,6 +83,11 @@ func (p *process) end() {
 
 func (p *process) killGroup() {
 	_ = syscall.Kill(-p.command.Process.Pid, syscall.SIGKILL)
+	p.gone()
+}
+
+// gone waits for the end of the process.
+func (p *process) gone() {
 	<-p.ended
 	_ = p.log.Close()
 	if p.stopped != nil {

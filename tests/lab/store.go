@@ -73,6 +73,9 @@ func (l *Lab) startStore(ctx context.Context) error {
 	return makeBuckets(ctx, store.S3(store.Root))
 }
 
+// Stop stops the server; Restart starts it again.
+func (s *Store) Stop() { s.server.stop() }
+
 // Restart stops the server, if it runs, and starts it with what it has on disk.
 func (s *Store) Restart(ctx context.Context) error {
 	if s.server != nil {

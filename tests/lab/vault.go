@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 
 	"github.com/hashicorp/vault/api"
 )
@@ -26,76 +27,150 @@ type Vault struct {
 	Plugins string // the plugin folder
 
 	server *process
+	start  func() (*process, error)
+	unseal string // the key
 }
 
 // PID is the server's process; its plugins are others.
 func (v *Vault) PID() int { return v.server.command.Process.Pid }
 
+// The raw endpoint lets a test read, as root, what a mount has stored.
 const vaultConfig = `
-disable_mlock    = true
-api_addr         = "http://127.0.0.1:%[1]d"
-plugin_directory = %[2]q
-storage "file" {
-  path = %[3]q
-}
+disable_mlock        = true
+raw_storage_endpoint = true
+api_addr             = "http://127.0.0.1:%[1]d"
+cluster_addr         = "https://127.0.0.1:%[2]d"
+plugin_directory     = %[3]q
+%[4]s
 listener "tcp" {
-  address     = "127.0.0.1:%[1]d"
-  tls_disable = true
+  address         = "127.0.0.1:%[1]d"
+  cluster_address = "127.0.0.1:%[2]d"
+  tls_disable     = true
+}
+`
+
+const fileStorage = `storage "file" {
+  path = %q
 }
 `
 
 func (l *Lab) startVault(ctx context.Context) error {
+	ports, err := freePorts(2)
+	if err != nil {
+		return err
+	}
+	if l.Vault, err = l.newVault("vault", ports, fmt.Sprintf(fileStorage, filepath.Join(l.Folder, "vault"))); err != nil {
+		return err
+	}
+	if err := l.Vault.up(ctx); err != nil {
+		return err
+	}
+	return l.Vault.setUp(ctx, l.Plugin)
+}
+
+// newVault prepares a server that is to listen on two ports, the API's and the
+// cluster's, and to keep what it stores as storage says.
+func (l *Lab) newVault(name string, ports []int, storage string) (*Vault, error) {
 	binary, err := tool("vault")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ports, err := freePorts(2) // the cluster's port is the API's plus one unless it is named
+	folder, err := filepath.EvalSymlinks(l.Folder)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	plugins, err := filepath.EvalSymlinks(l.Folder)
-	if err != nil {
-		return err
+	plugins := filepath.Join(folder, "plugins")
+	if err := makeFolder(plugins); err != nil {
+		return nil, err
 	}
-	plugins = filepath.Join(plugins, "plugins")
-	if err := os.Mkdir(plugins, 0o700); err != nil {
-		return err
-	}
-	text := fmt.Sprintf(vaultConfig, ports[0], plugins, filepath.Join(l.Folder, "vault"))
-	text += fmt.Sprintf("cluster_addr = \"http://127.0.0.1:%d\"\n", ports[1])
-	config := filepath.Join(l.Folder, "vault.hcl")
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		return err
+	config := filepath.Join(l.Folder, name+".hcl")
+	if err := os.WriteFile(config, fmt.Appendf(nil, vaultConfig, ports[0], ports[1], plugins, storage), 0o600); err != nil {
+		return nil, err
 	}
 	environment, err := l.vaultEnvironment()
 	if err != nil {
-		return err
-	}
-	// A plugin's own words, the race detector's among them, are logged as debug.
-	server, err := l.run("vault", binary, environment, "server", "-config="+config, "-log-level=debug")
-	if err != nil {
-		return err
-	}
-	address := fmt.Sprintf("http://127.0.0.1:%d", ports[0])
-	if err := server.ready(ctx, address+"/v1/sys/init"); err != nil {
-		return err
+		return nil, err
 	}
 	settings := api.DefaultConfig()
-	settings.Address = address
+	settings.Address = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 	client, err := api.NewClient(settings)
+	if err != nil {
+		return nil, err
+	}
+	client.ClearToken() // whatever the environment says
+	return &Vault{
+		Address: settings.Address, Client: client, Binary: binary, Plugins: plugins,
+		Audit: filepath.Join(l.Folder, "audit.log"), Log: filepath.Join(l.Folder, name+".log"),
+		start: func() (*process, error) {
+			// A plugin's own words, the race detector's among them, are logged as debug.
+			return l.run(name, binary, environment, "server", "-config="+config, "-log-level=debug")
+		},
+	}, nil
+}
+
+// up starts the server and waits until it answers.
+func (v *Vault) up(ctx context.Context) error {
+	server, err := v.start()
 	if err != nil {
 		return err
 	}
-	client.ClearToken() // whatever the environment says
-	l.Vault = &Vault{Address: address, Client: client, Binary: binary, Audit: filepath.Join(l.Folder, "audit.log"), Log: server.log.Name(), Plugins: plugins, server: server}
-	return l.Vault.setUp(ctx, l.Plugin)
+	v.server = server
+	return server.ready(ctx, v.Address+"/v1/sys/init")
+}
+
+// Kill ends the server as a crash would, and it alone: its plugins live on until
+// they notice.
+func (v *Vault) Kill() { v.server.crash() }
+
+// Stop ends the server in order.
+func (v *Vault) Stop() { v.server.stop() }
+
+// Restart starts a server that has been killed or stopped, with what it has
+// stored, and unseals it.
+func (v *Vault) Restart(ctx context.Context) error {
+	if err := v.up(ctx); err != nil {
+		return err
+	}
+	return v.open(ctx)
+}
+
+// open unseals the server and waits until it takes requests, itself or through
+// the cluster's leader.
+func (v *Vault) open(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		err := v.tryOpen(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("unsealing Vault: %w", err)
+		case <-time.After(pollInterval):
+		}
+	}
+}
+
+func (v *Vault) tryOpen(ctx context.Context) error {
+	state, err := v.Client.Sys().SealStatusWithContext(ctx)
+	if err != nil {
+		return err
+	}
+	if state.Sealed {
+		if _, err := v.Client.Sys().UnsealWithContext(ctx, v.unseal); err != nil {
+			return err
+		}
+	}
+	_, err = v.Client.Auth().Token().LookupSelfWithContext(ctx)
+	return err
 }
 
 // vaultEnvironment gives Vault, and so the plugin, a folder for sockets that goes
 // with the lab, and the cloud's key as the machine's AWS credentials.
 func (l *Lab) vaultEnvironment() ([]string, error) {
 	sockets := filepath.Join(l.Folder, "s")
-	if err := os.Mkdir(sockets, 0o700); err != nil {
+	if err := makeFolder(sockets); err != nil {
 		return nil, err
 	}
 	environment := []string{"VAULT_PLUGIN_TMPDIR=" + sockets, "AWS_EC2_METADATA_DISABLED=true"}
@@ -105,16 +180,18 @@ func (l *Lab) vaultEnvironment() ([]string, error) {
 	return environment, nil
 }
 
+func makeFolder(path string) error { return os.MkdirAll(path, 0o700) }
+
 func (v *Vault) setUp(ctx context.Context, plugin string) error {
 	keys, err := v.Client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
 	if err != nil {
 		return fmt.Errorf("initialising Vault: %w", err)
 	}
-	if _, err := v.Client.Sys().UnsealWithContext(ctx, keys.Keys[0]); err != nil {
-		return fmt.Errorf("unsealing Vault: %w", err)
-	}
-	v.Root = keys.RootToken
+	v.unseal, v.Root = keys.Keys[0], keys.RootToken
 	v.Client.SetToken(v.Root)
+	if err := v.open(ctx); err != nil {
+		return err
+	}
 	if err := v.Client.Sys().EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{Type: "file", Options: map[string]string{"file_path": v.Audit}}); err != nil {
 		return fmt.Errorf("enabling the audit log: %w", err)
 	}
@@ -157,4 +234,28 @@ func (v *Vault) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 	command := exec.CommandContext(ctx, v.Binary, arguments...)
 	command.Env = append(os.Environ(), "VAULT_ADDR="+v.Address, "VAULT_TOKEN="+v.Root, "VAULT_CLI_NO_COLOR=1")
 	return command
+}
+
+// CopyVault starts a second Vault from a copy of what the first has stored. The
+// first is stopped while it is copied.
+func (l *Lab) CopyVault(ctx context.Context) (*Vault, error) {
+	l.Vault.Stop()
+	folder := filepath.Join(l.Folder, "copy")
+	if err := os.CopyFS(folder, os.DirFS(filepath.Join(l.Folder, "vault"))); err != nil {
+		return nil, fmt.Errorf("copying Vault's storage: %w", err)
+	}
+	if err := l.Vault.Restart(ctx); err != nil {
+		return nil, err
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	copied, err := l.newVault("copied", ports, fmt.Sprintf(fileStorage, folder))
+	if err != nil {
+		return nil, err
+	}
+	copied.unseal, copied.Root = l.Vault.unseal, l.Vault.Root
+	copied.Client.SetToken(copied.Root)
+	return copied, copied.Restart(ctx)
 }

@@ -22,7 +22,11 @@ func FindAction(name string) (catalog.Action, error) {
 	if needed, operation := catalog.Operation(name); operation {
 		return catalog.Action{}, invalid.Field("action", name, "an operation of the API and no action of IAM", "name "+needed+", which allows it")
 	}
-	return catalog.Action{}, invalid.Field("action", name, "no action of AWS has this name", "name "+invalid.OneOf(catalog.Nearest(name)))
+	remedy := "list catalog/ for all services and their actions"
+	if nearest := catalog.Nearest(name); len(nearest) > 0 {
+		remedy = "name " + invalid.OneOf(nearest)
+	}
+	return catalog.Action{}, invalid.Field("action", name, "no action of AWS has this name", remedy)
 }
 
 // checkEscalation refuses an action that hands out further power, unless the

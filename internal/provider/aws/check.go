@@ -17,6 +17,9 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 	if _, err := FindAction(question.Action); err != nil {
 		return provider.Verdict{}, err
 	}
+	if reason, free := ungoverned[question.Action]; free {
+		return provider.Verdict{Allowed: true, Effect: string(iampolicy.Allowed), Reason: reason}, nil
+	}
 	if _, err := scope.ParseARN(question.Resource); question.Resource != "*" && err != nil {
 		return provider.Verdict{}, err
 	}
@@ -54,6 +57,9 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 		}
 		context[key] = values
 	}
+	if other := ownedByOther(question, context); other != "" {
+		context[keyResourceAccount] = []string{other}
+	}
 	decision, err := iampolicy.Evaluate(iampolicy.Request{
 		Action: question.Action, Resource: question.Resource, Principal: holder, Context: context,
 	}, policies)
@@ -67,6 +73,28 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 		Clause:  decision.Statement,
 		Of:      string(decision.Source),
 	}, nil
+}
+
+// ungoverned are the actions that no policy forbids, and why.
+var ungoverned = map[string]string{
+	// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html
+	"sts:GetCallerIdentity": "AWS asks for no permission, and no policy forbids it: it says whose the credential is",
+	// https://docs.aws.amazon.com/IAM/latest/UserGuide/id_credentials_temp_control-access_getsessiontoken.html
+	"sts:GetSessionToken": "AWS asks for no permission, and no policy forbids it: a session that a user gets has the user's own policies",
+}
+
+// ownedByOther is the account that the role is about, where the ARN in question
+// names none and the asker says nothing else; empty for the holder's own.
+func ownedByOther(question provider.Question, context map[string][]string) string {
+	for key := range context {
+		if strings.EqualFold(key, keyResourceAccount) {
+			return ""
+		}
+	}
+	if arn, err := scope.ParseARN(question.Resource); err != nil || arn.Account != "" {
+		return ""
+	}
+	return question.Options.Text("resource_account")
 }
 
 // holder stands for the user that a credential is: no resource's policy can name

@@ -41,6 +41,9 @@ func checkConditions(action catalog.Action, found resolved, conditions []scope.C
 		if problem := unsuited(condition.Operator, key.Type); problem != "" {
 			return nil, wrong(problem, "use an operator for keys of type "+key.Type)
 		}
+		if err := checkAddresses(condition); err != nil {
+			return nil, err
+		}
 	}
 	if _, err := iampolicy.DenyUnless(action.Name, block(conditions)); err != nil {
 		return nil, err
@@ -50,44 +53,47 @@ func checkConditions(action catalog.Action, found resolved, conditions []scope.C
 
 // conditionKey is the key of that name, if a request for the action can carry it.
 func conditionKey(action catalog.Action, found resolved, name string) (catalog.ConditionKey, bool) {
-	if key, global := catalog.GlobalKey(name); global {
+	service := serviceOf(action)
+	carried := keysOf(action, found)
+	if key, known := service.ConditionKey(name); known && slices.Contains(carried, key.Name) {
 		return key, true
 	}
-	service, _ := catalog.ServiceByPrefix(prefixOf(action.Name))
-	for _, carried := range keysOf(action, found) {
-		if !matchesKey(carried, name) {
-			continue
-		}
-		for _, key := range service.ConditionKeys() {
-			if key.Name == carried {
-				return key, true
-			}
-		}
-		return catalog.ConditionKey{Name: carried, Type: "String"}, true
+	if slices.ContainsFunc(carried, func(key string) bool { return strings.EqualFold(key, name) }) {
+		return catalog.ConditionKey{Name: name, Type: "String"}, true // another service's, whose type is not listed
 	}
-	return catalog.ConditionKey{}, false
+	key, global := catalog.GlobalKey(name)
+	return key, global && !slices.Contains(ofTags, key.Name)
 }
 
-// keysOf lists the keys of the action, and of the type of its resource.
+// ofTags are global keys that only requests about tags carry, and about what has
+// tags. A condition on one that a request never carries would hold always, if it
+// is a negated one.
+var ofTags = []string{"aws:RequestTag/${TagKey}", "aws:ResourceTag/${TagKey}", "aws:TagKeys"}
+
+// keysOf lists the keys of the action, and of the type of its resource. Where AWS
+// judges a call on several, each judgement sees the keys of one resource: a
+// condition on what another one's lacks would never be met.
 func keysOf(action catalog.Action, found resolved) []string {
-	keys := slices.Clone(action.ConditionKeys)
-	for _, use := range action.Resources {
-		if use.Type == found.Type {
-			keys = append(keys, use.ConditionKeys...)
-		}
+	keys := keysOfType(action, found.Type)
+	for _, companion := range found.CompanionTypes {
+		carried := keysOfType(action, companion)
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !slices.Contains(carried, key) })
 	}
+	keys = append(keys, action.ConditionKeys...)
 	slices.Sort(keys)
 	return slices.Compact(keys)
 }
 
-// matchesKey compares a key with its name in the reference, where a variable
-// stands for any text: aws:ResourceTag/${TagKey}. Case does not count.
-func matchesKey(reference, name string) bool {
-	fixed, _, variable := strings.Cut(reference, "${")
-	if !variable {
-		return strings.EqualFold(reference, name)
+// keysOfType lists the keys that come with a resource of the type.
+func keysOfType(action catalog.Action, name string) []string {
+	kind, _ := serviceOf(action).ResourceType(name)
+	keys := slices.Clone(kind.ConditionKeys)
+	for _, use := range action.Resources {
+		if use.Type == name {
+			keys = append(keys, use.ConditionKeys...)
+		}
 	}
-	return len(name) > len(fixed) && strings.EqualFold(name[:len(fixed)], fixed)
+	return keys
 }
 
 // unsuited says why an operator does not suit a key of that type, empty where it
@@ -147,4 +153,21 @@ func (g grant) bound() (allow iampolicy.Conditions, fence []iampolicy.Statement,
 		return nil, nil, fmt.Errorf("aws: %w", err)
 	}
 	return allow, fence, nil
+}
+
+// checkAddresses holds a value that was filled into an address to its slot: with
+// a "/" it would end the address and make a range of it.
+func checkAddresses(condition scope.Condition) error {
+	if !strings.Contains(condition.Operator, "IpAddress") {
+		return nil
+	}
+	for _, text := range condition.Texts() {
+		for _, filled := range text.Filled() {
+			value := text.String()[filled.Start:filled.End]
+			if strings.Contains(value, "/") && value != text.String() {
+				return invalid.Field(string(filled.Reference), value, "with \"/\" it would make another range of "+condition.Key, "give one part of an address")
+			}
+		}
+	}
+	return nil
 }

@@ -8,7 +8,6 @@ import (
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
@@ -20,21 +19,23 @@ import (
 
 // client speaks to one account.
 type client struct {
-	iam       *iam.Client
-	sts       *sts.Client
-	region    string
-	accessKey string // empty where the default credential chain is used
+	iam, quickIAM *iam.Client
+	sts, quickSTS *sts.Client // the quick ones are for mints
+	// newSTS makes a quick client that signs with other credentials.
+	newSTS      func(awssdk.CredentialsProvider) *sts.Client
+	region      string
+	identity    identity
+	credentials awssdk.CredentialsProvider
 }
 
 func newClient(settings provider.Settings) (*client, error) {
-	region, accessKey, secretKey := settings.Text("region"), settings.Text("access_key"), settings.Text("secret_key")
-	switch {
-	case !scope.IsRegion(region):
+	region := settings.Text("region")
+	if !scope.IsRegion(region) {
 		return nil, invalid.Field("region", region, "not an AWS region", "name one, such as eu-west-1")
-	case accessKey == "" && secretKey != "":
-		return nil, invalid.Field("access_key", accessKey, "missing beside secret_key", "give both, or neither to use the machine's AWS credential chain")
-	case accessKey != "" && secretKey == "":
-		return nil, invalid.Hidden("secret_key", "missing beside access_key", "give both, or neither to use the machine's AWS credential chain")
+	}
+	known, err := newIdentity(settings)
+	if err != nil {
+		return nil, err
 	}
 	endpoints := map[string]*string{}
 	for _, field := range []string{"iam_endpoint", "sts_endpoint"} {
@@ -46,21 +47,35 @@ func newClient(settings provider.Settings) (*client, error) {
 			endpoints[field] = awssdk.String(endpoint.String())
 		}
 	}
-	options := []func(*config.LoadOptions) error{config.WithRegion(region)}
-	if accessKey != "" {
-		options = append(options, config.WithCredentialsProvider(credentials.NewStaticCredentialsProvider(accessKey, secretKey, "")))
-	}
 	// Loading reads the environment and files; the chain is only asked, over the
 	// network if need be, when a request is signed.
-	loaded, err := config.LoadDefaultConfig(context.Background(), options...)
+	loaded, err := config.LoadDefaultConfig(context.Background(), config.WithRegion(region))
 	if err != nil {
 		return nil, fmt.Errorf("aws: loading the SDK's configuration: %w", err)
 	}
+	attempts, err := attemptsOf(settings, loaded.RetryMaxAttempts)
+	if err != nil {
+		return nil, err
+	}
+	loaded.RetryMaxAttempts = 0 // what the retryers say counts
+	stsClient := func(source awssdk.CredentialsProvider, retryer awssdk.Retryer) *sts.Client {
+		return sts.NewFromConfig(loaded, func(o *sts.Options) {
+			o.BaseEndpoint, o.Credentials, o.Retryer = endpoints["sts_endpoint"], source, retryer
+		})
+	}
+	own := known.provide(loaded.Credentials, func(source awssdk.CredentialsProvider) *sts.Client {
+		return stsClient(source, quick(attempts))
+	})
+	iamClient := func(retryer awssdk.Retryer) *iam.Client {
+		return iam.NewFromConfig(loaded, func(o *iam.Options) {
+			o.BaseEndpoint, o.Credentials, o.Retryer = endpoints["iam_endpoint"], own, retryer
+		})
+	}
 	return &client{
-		iam:       iam.NewFromConfig(loaded, func(o *iam.Options) { o.BaseEndpoint = endpoints["iam_endpoint"] }),
-		sts:       sts.NewFromConfig(loaded, func(o *sts.Options) { o.BaseEndpoint = endpoints["sts_endpoint"] }),
-		region:    region,
-		accessKey: accessKey,
+		iam: iamClient(patient(attempts)), quickIAM: iamClient(quick(attempts)),
+		sts: stsClient(own, patient(attempts)), quickSTS: stsClient(own, quick(attempts)),
+		newSTS: func(source awssdk.CredentialsProvider) *sts.Client { return stsClient(source, quick(attempts)) },
+		region: region, identity: known, credentials: own,
 	}, nil
 }
 
@@ -98,20 +113,35 @@ func errorCode(err error) string {
 	return ""
 }
 
+// reachCredentials gets the engine's own credentials.
+func (c *client) reachCredentials(ctx context.Context) error {
+	_, err := c.credentials.Retrieve(ctx)
+	return err
+}
+
 // explain turns a failed verification into what the operator can mend. Codes:
 // https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
 func (c *client) explain(err error, endpointField string) error {
+	if throttled(err) {
+		return busy(err)
+	}
+	key := invalid.Mask(c.identity.accessKey)
 	switch errorCode(err) {
 	case "SignatureDoesNotMatch", "IncompleteSignature":
-		return invalid.Hidden("secret_key", "AWS says that it is not the one of access_key "+invalid.Mask(c.accessKey), "give that key's secret")
+		return invalid.Hidden("secret_key", "AWS says that it is not the one of access_key "+key, "give that key's secret")
 	case "InvalidClientTokenId", "UnrecognizedClientException":
-		return invalid.Field("access_key", invalid.Mask(c.accessKey), "AWS knows no such key", "give an active access key of the account")
+		return invalid.Field("access_key", key, "AWS knows no such key", "give an active access key of the account")
 	case "AccessDenied":
-		return invalid.Field("access_key", invalid.Mask(c.accessKey), "AWS does not let this key ask who it is", "remove what denies it sts:GetCallerIdentity")
+		return invalid.Field("access_key", key, "AWS does not let this key ask who it is", "remove what denies it sts:GetCallerIdentity")
 	}
-	var fromNetwork *net.OpError
-	if errors.As(err, &fromNetwork) {
+	if fromNetwork := new(net.OpError); errors.As(err, &fromNetwork) {
 		return invalid.Hidden(endpointField, "the API can't be reached: "+fromNetwork.Error(), "check "+endpointField+" and region, or write verify_connection=false")
 	}
 	return invalid.Field("region", c.region, "the API does not answer as AWS does: "+invalid.Clip(err.Error()), "check "+endpointField+", region and credentials, or write verify_connection=false")
+}
+
+// unreachable says whether the network failed, and not AWS.
+func unreachable(err error) bool {
+	var fromNetwork *net.OpError
+	return errors.As(err, &fromNetwork)
 }

@@ -83,13 +83,39 @@ func encryptionContext(pairs []catalog.ContextPair, resource scope.ARN, account 
 	return conditions
 }
 
-// allow is the right to use the key, through its service only.
+// allow is the right to use the key, through its service only. What has no
+// encryption context, such as looking the key up, can't be held to one.
 func (e *encryption) allow() []iampolicy.Statement {
 	if e == nil {
 		return nil
 	}
-	return []iampolicy.Statement{{Effect: "Allow", Action: e.actions, Resource: e.key,
-		Condition: merged(e.context, iampolicy.Conditions{"StringLike": {"kms:ViaService": e.via}})}}
+	bound, free := e.actions, []string(nil)
+	if len(e.context) > 0 {
+		bound, free = nil, nil
+		for _, action := range e.actions {
+			if hasContext(action) {
+				bound = append(bound, action)
+			} else {
+				free = append(free, action)
+			}
+		}
+	}
+	via := iampolicy.Conditions{"StringLike": {"kms:ViaService": e.via}}
+	var statements []iampolicy.Statement
+	if len(bound) > 0 {
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: bound, Resource: e.key, Condition: merged(e.context, via)})
+	}
+	if len(free) > 0 {
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: free, Resource: e.key, Condition: via})
+	}
+	return statements
+}
+
+// hasContext says whether a request for the KMS action carries an encryption
+// context.
+func hasContext(name string) bool {
+	action, _ := catalog.Find(name)
+	return slices.ContainsFunc(action.ConditionKeys, func(key string) bool { return strings.HasPrefix(key, "kms:EncryptionContext:") })
 }
 
 // fence denies every action but the granted one and what the key needs; and KMS

@@ -130,9 +130,18 @@ func (a *account) checkPlace(field string, arn scope.ARN, owner string, amazons 
 	return nil
 }
 
+// listsBucket says whether an action shows the names of all objects.
+func listsBucket(action string) bool {
+	return action == "s3:ListBucket" || action == "s3:ListBucketVersions"
+}
+
 // advise says what a role's author and a credential's holder should know.
 func (g grant) advise() provider.Advice {
 	advice := provider.Advice{Definition: slices.Clone(g.notes)}
+	if listsBucket(g.action.Name) && !slices.ContainsFunc(g.conditions, func(condition scope.Condition) bool { return strings.EqualFold(condition.Key, "s3:prefix") }) {
+		// https://docs.aws.amazon.com/AmazonS3/latest/userguide/amazon-s3-policy-keys.html
+		advice.Definition = append(advice.Definition, g.action.Name+` lists every key of the bucket; a condition narrows it: {"StringLike": {"s3:prefix": "app/*"}}`)
+	}
 	if len(g.action.DependentActions) > 0 {
 		advice.Definition = append(advice.Definition, fmt.Sprintf("%s depends on other actions for some requests, and they are not granted: %s", g.action.Name, strings.Join(g.action.DependentActions, ", ")))
 	}

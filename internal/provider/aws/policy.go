@@ -2,7 +2,7 @@ package aws
 
 import (
 	"fmt"
-	"strings"
+	"unicode/utf8"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -29,7 +29,8 @@ const maxPolicy = 2048
 //   - no other action. KMS is left to the next statements, since a service
 //     decrypts on the holder's behalf;
 //   - KMS only through the granted action's own service, and only with that key;
-//   - the granted action on no other resource;
+//   - the granted action on no other resource, and on none of another account
+//     that has the same name;
 //   - the granted action under no other condition: a condition on the Allow alone
 //     is skipped by a resource's own policy;
 //   - nothing at all after the end, whatever else has been added to the holder.
@@ -42,6 +43,7 @@ func (g grant) compile() (provider.Policy, error) {
 	statements = append(statements, g.encryption.allow()...)
 	statements = append(statements, g.encryption.fence(g.action.Name)...)
 	statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: g.action.Name, NotResource: texts(g.resources)})
+	statements = append(statements, g.fenceAccount()...)
 	statements = append(statements, fence...)
 	statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: "*", Resource: "*", Condition: iampolicy.Conditions{
 		"DateGreaterThanEquals": {"aws:CurrentTime": iampolicy.Time(g.end)},
@@ -68,12 +70,33 @@ func (g grant) allow(conditions iampolicy.Conditions) []iampolicy.Statement {
 	var statements []iampolicy.Statement
 	if len(own) > 0 {
 		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: g.action.Name, Resource: texts(own),
-			Condition: merged(conditions, ends, iampolicy.Conditions{"StringEquals": {"aws:ResourceAccount": g.account}})})
+			Condition: merged(conditions, ends, iampolicy.Conditions{"StringEquals": {keyResourceAccount: g.account}})})
 	}
 	if len(amazons) > 0 {
 		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: g.action.Name, Resource: texts(amazons), Condition: merged(conditions, ends)})
 	}
 	return statements
+}
+
+// fenceAccount denies the action on what has a granted resource's name in another
+// account, where the ARN names none. The condition on the Allow is not enough,
+// for a resource's own policy would skip it.
+func (g grant) fenceAccount() []iampolicy.Statement {
+	var nameless []scope.ARN
+	for i, arn := range g.resources {
+		if arn.Account == "" && !g.amazons[i] {
+			nameless = append(nameless, arn)
+		}
+	}
+	if len(nameless) == 0 {
+		return nil
+	}
+	var resource iampolicy.Values = "*" // shorter, and the action is denied on all else
+	if len(nameless) < len(g.resources) {
+		resource = texts(nameless)
+	}
+	return []iampolicy.Statement{{Effect: "Deny", Action: g.action.Name, Resource: resource,
+		Condition: iampolicy.Conditions{"StringNotEquals": {keyResourceAccount: g.account}}}}
 }
 
 // merged is all conditions in one block. checkConditions has seen to it that no
@@ -104,7 +127,7 @@ func texts(arns []scope.ARN) []string {
 // checkSize refuses a policy that IAM would not take, and says what of it could
 // be shorter.
 func (g grant) checkSize(policy provider.Policy) error {
-	size := len([]rune(strings.Join(strings.Fields(string(policy)), "")))
+	size := utf8.RuneCountInString(string(policy)) // all white space in it is part of a name
 	if size <= maxPolicy {
 		return nil
 	}

@@ -76,13 +76,14 @@ func TestPolicies(t *testing.T) {
 	bound := grants("s3:PutObject", uploads)
 	bound.source = netip.MustParseAddr("203.0.113.7")
 	for name, role := range map[string]role{
-		"s3-prefix":       grants("s3:PutObject", uploads),
-		"s3-bucket":       grants("s3:ListBucket", "arn:aws:s3:::releases"),
-		"sqs-queue":       grants("sqs:SendMessage", "arn:aws:sqs:eu-west-1:123456789012:jobs"),
-		"s3-key-quoted":   grants("s3:GetObject", `arn:aws:s3:::releases/a<b>&"c"\d é`),
-		"s3-kms-key":      grants("s3:PutObject", uploads).with("kms_key", key),
-		"kms-action":      grants("kms:Decrypt", key),
-		"bound-source-ip": bound,
+		"s3-prefix":        grants("s3:PutObject", uploads),
+		"s3-bucket":        grants("s3:ListBucket", "arn:aws:s3:::releases"),
+		"sqs-queue":        grants("sqs:SendMessage", "arn:aws:sqs:eu-west-1:123456789012:jobs"),
+		"s3-key-quoted":    grants("s3:GetObject", `arn:aws:s3:::releases/a<b>&"c"\d é`),
+		"s3-kms-key":       grants("s3:PutObject", uploads).with("kms_key", key),
+		"dynamodb-kms-key": grants("dynamodb:UpdateTable", "arn:aws:dynamodb:eu-west-1:123456789012:table/orders").with("kms_key", key),
+		"kms-action":       grants("kms:Decrypt", key),
+		"bound-source-ip":  bound,
 		"conditions": grants("s3:PutObject", uploads).when(object{
 			"StringEquals": object{"s3:x-amz-server-side-encryption": []any{"aws:kms", "AES256"}},
 			"Bool":         object{"aws:SecureTransport": "true"},
@@ -136,6 +137,7 @@ func TestCompileRefuses(t *testing.T) {
 		"unknown credential":       {account, upload.with("credential_type", "root"), "credential_type", "iam_user"},
 		"boundary, not an ARN":     {account, upload.with("permissions_boundary_arn", "admin"), "permissions_boundary_arn", "arn:aws:iam::"},
 		"too long":                 {account, grants("s3:PutObject", "arn:aws:s3:::releases/"+strings.Repeat("x", 900)), "resource", "2048"},
+		"too long, with spaces":    {account, grants("s3:PutObject", "arn:aws:s3:::releases/"+strings.Repeat("x ", 400)+"x"), "resource", "2048"},
 		"odd resource_account":     {account, upload.with("resource_account", "12"), "resource_account", "12 digits"},
 		"kms alias":                {account, upload.with("kms_key", "arn:aws:kms:eu-west-1:123456789012:alias/app"), "kms_key", "alias"},
 		"kms wildcard":             {account, upload.with("kms_key", "arn:aws:kms:eu-west-1:123456789012:key/*"), "kms_key", "key"},
@@ -148,19 +150,39 @@ func TestCompileRefuses(t *testing.T) {
 		"another action's key":     {account, upload.when(object{"StringEquals": object{"s3:prefix": "a"}}), "conditions", "s3:prefix"},
 		"operator of another type": {account, upload.when(object{"NumericLessThan": object{"aws:PrincipalTag/team": "1"}}), "conditions", "String"},
 		"a set of one":             {account, upload.when(object{"ForAllValues:StringEquals": object{"aws:PrincipalTag/team": "a"}}), "conditions", "several values"},
-		"one of a set":             {account, upload.when(object{"StringEquals": object{"aws:TagKeys": "a"}}), "conditions", "ForAnyValue"},
+		"one of a set":             {account, upload.when(object{"StringEquals": object{"aws:CalledVia": "a"}}), "conditions", "ForAnyValue"},
+		"tags of no request":       {account, upload.when(object{"StringNotEquals": object{"aws:RequestTag/env": "prod"}}), "conditions", "carries no such key"},
 		"the engine's end":         {account, upload.when(object{"DateLessThan": object{"aws:CurrentTime": "2030-01-01T00:00:00Z"}}), "conditions", "ttl"},
 		"the engine's end, case":   {account, upload.when(object{"DateLessThan": object{"AWS:currenttime": "2030-01-01T00:00:00Z"}}), "conditions", "ttl"},
 		"the engine's account":     {account, upload.when(object{"StringEquals": object{"aws:resourceaccount": "210987654321"}}), "conditions", "resource_account"},
-		"address twice":            {account, bound, "conditions", "bound_source_ip"},
-		"companion too many":       {account, grants("s3:PutObject", uploads, "arn:aws:s3:::releases"), "companion_resources", "leave it out"},
-		"not a companion's ARN":    {account, grants("s3:PutObject", uploads, "releases"), "companion_resources", "arn:"},
-		"policy variable":          {account, upload.when(object{"StringEquals": object{"aws:PrincipalTag/team": "a"}, "Null": object{"aws:PrincipalTag/team": "maybe"}}), "conditions", "Null"},
+		"a companion's lack": {account, grants("rds:RestoreDBInstanceFromS3", "arn:aws:rds:eu-west-1:123456789012:db:app", "arn:aws:rds:eu-west-1:123456789012:og:a", "arn:aws:rds:eu-west-1:123456789012:pg:a", "arn:aws:rds:eu-west-1:123456789012:subgrp:a").
+			when(object{"StringEquals": object{"rds:DatabaseEngine": "mysql"}}), "conditions", "carries no such key"},
+		"address twice":         {account, bound, "conditions", "bound_source_ip"},
+		"companion too many":    {account, grants("s3:PutObject", uploads, "arn:aws:s3:::releases"), "companion_resources", "leave it out"},
+		"not a companion's ARN": {account, grants("s3:PutObject", uploads, "releases"), "companion_resources", "arn:"},
+		"policy variable":       {account, upload.when(object{"StringEquals": object{"aws:PrincipalTag/team": "a"}, "Null": object{"aws:PrincipalTag/team": "maybe"}}), "conditions", "Null"},
 	} {
 		_, err := test.role.compile(t, test.account)
 		var refusal *invalid.Error
 		if !errors.As(err, &refusal) || refusal.Field != test.field || !strings.Contains(err.Error(), test.says) {
 			t.Errorf("%s: got %v, want a refusal of %s that says %q", name, err, test.field, test.says)
+		}
+	}
+}
+
+// Keys of the action, of its resource in the action and of the resource's type.
+func TestConditionKeys(t *testing.T) {
+	account := testAccount(t, "123456789012", "aws")
+	queue := "arn:aws:sqs:eu-west-1:123456789012:jobs"
+	for _, role := range []role{
+		grants("kms:Decrypt", key).when(object{"ForAnyValue:StringEquals": object{"kms:ResourceAliases": "alias/app"}, "StringEquals": object{"kms:EncryptionContext:app": "x"}}),
+		grants("s3:GetObject", uploads).when(object{"StringEquals": object{"s3:ExistingObjectTag/env": "prod"}}),
+		grants("ecr:BatchGetImage", "arn:aws:ecr:eu-west-1:123456789012:repository/app").when(object{"StringEquals": object{"ecr:ResourceTag/env": "prod"}}),
+		grants("sqs:SendMessage", queue).when(object{"StringEquals": object{"aws:ResourceTag/env": "prod"}}),
+		grants("sqs:TagQueue", queue).when(object{"ForAllValues:StringEquals": object{"aws:TagKeys": "env"}, "StringEquals": object{"aws:RequestTag/env": "prod"}}),
+	} {
+		if _, err := role.compile(t, account); err != nil {
+			t.Errorf("%s with %v: %v", role.Action, role.Conditions, err)
 		}
 	}
 }
@@ -171,9 +193,10 @@ func TestAdvice(t *testing.T) {
 		role             role
 		definition, mint string
 	}{
-		"escalation": {grants("iam:CreateAccessKey", "arn:aws:iam::123456789012:user/ci"), "", "more than this grant"},
-		"dependent":  {grants("lambda:CreateFunction", "arn:aws:lambda:eu-west-1:123456789012:function:app"), "iam:PassRole", ""},
-		"encryption": {grants("s3:GetObject", uploads).with("kms_key", key), "kms:Decrypt", ""},
+		"escalation":   {grants("iam:CreateAccessKey", "arn:aws:iam::123456789012:user/ci"), "", "more than this grant"},
+		"dependent":    {grants("lambda:CreateFunction", "arn:aws:lambda:eu-west-1:123456789012:function:app"), "iam:PassRole", ""},
+		"whole bucket": {grants("s3:ListBucket", "arn:aws:s3:::releases"), "every key of the bucket", ""},
+		"encryption":   {grants("s3:GetObject", uploads).with("kms_key", key), "kms:Decrypt", ""},
 	} {
 		granted, err := scope.New(test.role.Action, test.role.Resource)
 		if err != nil {

@@ -42,13 +42,33 @@ func Type() provider.Type {
 			},
 			"access_key": {
 				Type:         framework.TypeString,
-				Description:  "Access key that may manage users under /precision/. Left out together with secret_key, the AWS credential chain of the machine that Vault runs on is used.",
+				Description:  "Access key that may manage users under /precision/, or assume the role that may. Left out together with secret_key, the AWS credential chain of the machine that Vault runs on is used.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Access key"},
 			},
 			"secret_key": {
 				Type:         framework.TypeString,
 				Description:  "Secret key of that access key. Never read back.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Secret key", Sensitive: true},
+			},
+			fieldRole: {
+				Type:         framework.TypeString,
+				Description:  "ARN of a role that the engine assumes with that key or chain, or with the web identity token, and works as.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Assumed role's ARN"},
+			},
+			fieldExternalID: {
+				Type:         framework.TypeString,
+				Description:  "External id that the role's trust policy asks for.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Assumed role's external id"},
+			},
+			fieldTokenFile: {
+				Type:         framework.TypeString,
+				Description:  "Absolute path, on the machine that Vault runs on, of a web identity token that assume_role_arn is assumed with, as on EKS.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Web identity token file"},
+			},
+			"max_retries": {
+				Type:         framework.TypeInt,
+				Description:  "How often a call that AWS throttles or that fails on the way is tried again; a mint's not more than twice. Default: the SDK's, 2.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Max retries"},
 			},
 			"iam_endpoint": {
 				Type:         framework.TypeString,
@@ -71,6 +91,16 @@ func Type() provider.Type {
 				Type:         framework.TypeString,
 				Description:  "ARN of a managed policy that the minted user gets as its permissions boundary.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Permissions boundary ARN"},
+			},
+			fieldReady: {
+				Type:         framework.TypeBool,
+				Description:  "Answer only once AWS knows the new key, which may take some seconds. For iam_user.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Wait until ready"},
+			},
+			fieldReadyTimeout: {
+				Type:         framework.TypeDurationSecond,
+				Description:  "How long to wait for that, 25 seconds at most; after that the credential is ended and the read fails with status 503. Default: 20 seconds.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Ready timeout"},
 			},
 			"resource_account": {
 				Type:         framework.TypeString,
@@ -99,6 +129,7 @@ func Type() provider.Type {
 
 type account struct {
 	client    *client
+	settings  provider.Settings
 	types     map[string]credentialType
 	id        string // 12 digits; empty while the connection was never verified
 	partition string
@@ -113,7 +144,7 @@ func open(settings provider.Settings, facts provider.Facts) (*account, error) {
 	if err != nil {
 		return nil, err
 	}
-	opened := &account{client: client, id: facts[factAccount], partition: facts[factPartition], defaultRole: settings.Text(fieldDefaultRole), bases: newCommitters()}
+	opened := &account{client: client, settings: settings, id: facts[factAccount], partition: facts[factPartition], defaultRole: settings.Text(fieldDefaultRole), bases: newCommitters()}
 	if text := facts[factCaller]; text != "" {
 		arn, err := scope.ParseARN(text)
 		if err != nil {
@@ -127,7 +158,7 @@ func open(settings provider.Settings, facts provider.Facts) (*account, error) {
 		}
 	}
 	opened.types = map[string]credentialType{
-		iamUser:         &users{client.iam},
+		iamUser:         &users{client},
 		assumedRole:     &sessions{opened, assumes{opened}},
 		federationToken: &sessions{opened, federates{opened}},
 	}
@@ -144,6 +175,9 @@ func (a *account) Compile(granted scope.Scope, bounds provider.Bounds) (provider
 		return "", err
 	}
 	if err := checkFields(bounds.Options); err != nil {
+		return "", err
+	}
+	if err := checkOnlyUsers(bounds); err != nil {
 		return "", err
 	}
 	if err := kind.check(bounds.Options); err != nil {
@@ -219,7 +253,8 @@ func (a *account) Mint(ctx context.Context, handle provider.Handle, policy provi
 	if err != nil {
 		return provider.Credential{}, err
 	}
-	return kind.mint(ctx, handle, policy, expiresAt)
+	minted, err := kind.mint(ctx, handle, policy, expiresAt)
+	return minted, busy(err)
 }
 
 // Revoke implements provider.Provider.
@@ -236,6 +271,12 @@ func (a *account) Identity() string { return a.id }
 
 // Verify implements provider.Verifier.
 func (a *account) Verify(ctx context.Context) (provider.Verification, error) {
+	if err := a.client.reachCredentials(ctx); err != nil {
+		if mendable := a.client.identity.explain(err); mendable != nil {
+			return provider.Verification{}, mendable
+		}
+		return provider.Verification{}, a.client.explain(err, "sts_endpoint")
+	}
 	identity, err := a.client.callerIdentity(ctx)
 	if err != nil {
 		return provider.Verification{}, a.client.explain(err, "sts_endpoint")

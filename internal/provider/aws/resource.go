@@ -17,7 +17,8 @@ type resolved struct {
 	Resource   scope.ARN     // as a policy has to spell it
 	Companions []scope.ARN   // likewise, in the order given
 	Pattern    scope.Pattern // the shape of Resource, to hold a filled-in value to its slot
-	// CompanionPatterns are the shapes of Companions.
+	// CompanionTypes and CompanionPatterns are the types and shapes of Companions.
+	CompanionTypes    []string
 	CompanionPatterns []scope.Pattern
 	Notes             []string // what a role's author should know
 }
@@ -54,6 +55,7 @@ func resolve(action catalog.Action, resource scope.ARN, companions []scope.ARN) 
 	result := resolved{Type: found[0].kind.name, Resource: found[0].arn, Pattern: found[0].pattern, Notes: notes(action, authorised, found[0])}
 	for _, companion := range found[1:] {
 		result.Companions = append(result.Companions, companion.arn)
+		result.CompanionTypes = append(result.CompanionTypes, companion.kind.name)
 		result.CompanionPatterns = append(result.CompanionPatterns, companion.pattern)
 	}
 	return result, nil

@@ -157,6 +157,9 @@ func (k kind) check(arn scope.ARN, found match) (problem, remedy string) {
 	switch {
 	case k.refusal != "":
 		return k.refusal, k.remedy
+	case found.wild && arn.Service == "events" && strings.HasPrefix(arn.Resource, "rule/aws.partner/"):
+		// https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-saas.html
+		return "a partner's event bus has \"/\" in its name, so this would be the rules of every partner's bus", "name one rule"
 	case k.whole && !found.wild:
 		prefix := arn.Resource[:strings.LastIndexAny(arn.Resource, "/:")+1]
 		arn.Resource = prefix + "*"

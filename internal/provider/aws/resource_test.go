@@ -113,6 +113,7 @@ func TestResolveRefuses(t *testing.T) {
 		field            string
 		problem, remedy  string
 	}{
+		{"events:DeleteRule", "arn:aws:events" + here + "rule/aws.partner/*", nil, resourceField, "every partner's bus", "name one rule"},
 		{"s3:PutObject", "arn:aws:s3:::releases", nil, resourceField, "shape", "arn:aws:s3:::${BucketName}/${ObjectName}"},
 		{"s3:PutObject", "arn:aws:s3:::releases/app*", nil, resourceField, "", "write it as arn:aws:s3:::releases/app/*"},
 		{"s3:PutObject", "arn:aws:s3" + here + "accesspoint/mine/object/x", nil, resourceField, "on the bucket", "name the bucket"},

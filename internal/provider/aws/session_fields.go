@@ -19,9 +19,9 @@ import (
 // Fields of a role whose credentials are sessions, and of a target that has such
 // roles.
 const (
-	fieldBaseRole           = "role_arn"
+	fieldBaseRole       = "role_arn"
 	fieldDefaultRole    = "default_role_arn"
-	fieldBaseExternalID     = "external_id"
+	fieldBaseExternalID = "external_id"
 	fieldTags           = "session_tags"
 	fieldTransitive     = "transitive_tag_keys"
 	fieldSourceIdentity = "source_identity"
@@ -70,8 +70,8 @@ func sessionFields() map[string]*framework.FieldSchema {
 // fieldsOf are the role's fields that only some types of credential take.
 var fieldsOf = map[string][]string{
 	"permissions_boundary_arn": {iamUser},
-	fieldBaseRole:                  {assumedRole},
-	fieldBaseExternalID:            {assumedRole},
+	fieldBaseRole:              {assumedRole},
+	fieldBaseExternalID:        {assumedRole},
 	fieldTags:                  {assumedRole, federationToken},
 	fieldTransitive:            {assumedRole},
 	fieldSourceIdentity:        {assumedRole},
@@ -94,13 +94,10 @@ const (
 	maxTags     = 50
 	maxTagKey   = 128
 	maxTagValue = 256
-
-	minExternalID, maxExternalID = 2, 1224
 )
 
 var (
 	roleNameShape       = regexp.MustCompile(`\A(?:[\x21-\x7e]+/)?[\w+=,.@-]{1,64}\z`)
-	externalIDShape     = regexp.MustCompile(`\A[\w+=,.@:/-]+\z`)
 	tagShape            = regexp.MustCompile(`\A[\p{L}\p{Z}\p{N}_.:/=+\-@]*\z`)
 	sourceIdentityShape = regexp.MustCompile(`\A[\w+=,.@-]{2,64}\z`)
 )
@@ -129,7 +126,7 @@ func (a *account) checkRoleARN(field, text string) error {
 
 // checkSessionFields holds the role's fields to what STS takes.
 func checkSessionFields(options provider.Settings) error {
-	if id := options.Text(fieldBaseExternalID); options[fieldBaseExternalID] != nil && (len(id) < minExternalID || len(id) > maxExternalID || !externalIDShape.MatchString(id)) {
+	if id := options.Text(fieldBaseExternalID); options[fieldBaseExternalID] != nil && (len(id) > maxExternalID || !externalIDShape.MatchString(id)) {
 		return invalid.Field(fieldBaseExternalID, id, "not an external id", "write 2 to 1,224 letters, digits and +=,.@:/-_")
 	}
 	tags, err := sessionTags(options)

@@ -38,7 +38,7 @@ const maxUserName = 64
 
 // users mints a user for each grant: with the grant's policy as its one inline
 // policy, and one access key.
-type users struct{ iam *iam.Client }
+type users struct{ *client }
 
 // boundaryShape is a managed policy's ARN, the customer's or AWS's own.
 var boundaryShape = regexp.MustCompile(`\Aarn:(?:aws|aws-cn|aws-us-gov):iam::(?:[0-9]{12}|aws):policy/[\w+=,.@/-]{1,512}\z`)
@@ -48,7 +48,7 @@ func (u *users) check(options provider.Settings) error {
 	if boundary := options.Text("permissions_boundary_arn"); boundary != "" && !boundaryShape.MatchString(boundary) {
 		return invalid.Field("permissions_boundary_arn", boundary, "not the ARN of a managed policy", "write it as arn:aws:iam::123456789012:policy/name")
 	}
-	return nil
+	return checkReady(options)
 }
 
 // prepare implements credentialType. The user's name carries the grant's id,
@@ -58,14 +58,17 @@ func (u *users) prepare(_ context.Context, grant provider.Grant) (provider.Handl
 	name := strings.TrimRight("precision-"+grant.ID+"-"+grant.Role+"-"+grant.Task, "-")
 	handle := provider.Handle{
 		handleUser: name[:min(len(name), maxUserName)],
-		handlePath: "/precision/" + grant.Mount + "/",
+		handlePath: userPath(grant.Mount),
 	}
 	for key, value := range map[string]string{
 		handleBoundary:       grant.Options.Text("permissions_boundary_arn"),
-		tagPrefix + "mount":  grant.Mount,
+		fieldReady:           readyIn(grant.Options),
+		tagMount:             grant.Mount,
+		tagLedger:            grant.Ledger,
+		tagGrant:             grant.ID,
+		tagExpires:           grant.ExpiresAt.UTC().Format(time.RFC3339),
 		tagPrefix + "role":   grant.Role,
 		tagPrefix + "task":   grant.Task,
-		tagPrefix + "grant":  grant.ID,
 		tagPrefix + "entity": grant.EntityID,
 	} {
 		if value != "" {
@@ -75,7 +78,9 @@ func (u *users) prepare(_ context.Context, grant provider.Grant) (provider.Handl
 	return handle, nil
 }
 
-// mint implements credentialType in three calls and two round trips: it makes the user, then its policy and its key side by side.
+// mint implements credentialType in three calls and two round trips: it makes
+// the user, then its policy and its key side by side. Where the role says so, it
+// waits until the key works.
 func (u *users) mint(ctx context.Context, handle provider.Handle, policy provider.Policy, _ time.Time) (provider.Credential, error) {
 	user := awssdk.String(handle[handleUser])
 	input := &iam.CreateUserInput{UserName: user, Path: awssdk.String(handle[handlePath])}
@@ -87,21 +92,21 @@ func (u *users) mint(ctx context.Context, handle provider.Handle, policy provide
 	if boundary := handle[handleBoundary]; boundary != "" {
 		input.PermissionsBoundary = awssdk.String(boundary)
 	}
-	if _, err := u.iam.CreateUser(ctx, input); err != nil {
+	if _, err := u.quickIAM.CreateUser(ctx, input); err != nil {
 		return provider.Credential{}, fmt.Errorf("aws: CreateUser: %w", err)
 	}
 
 	var key *types.AccessKey
 	var calls errgroup.Group // waits for both: a call still under way could outlive the clean-up
 	calls.Go(func() error {
-		_, err := u.iam.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
+		_, err := u.quickIAM.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
 		if err != nil {
 			return fmt.Errorf("aws: PutUserPolicy: %w", err)
 		}
 		return nil
 	})
 	calls.Go(func() error {
-		answer, err := u.iam.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: user})
+		answer, err := u.quickIAM.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: user})
 		switch {
 		case err != nil:
 			return fmt.Errorf("aws: CreateAccessKey: %w", err)
@@ -112,6 +117,9 @@ func (u *users) mint(ctx context.Context, handle provider.Handle, policy provide
 		return nil
 	})
 	if err := calls.Wait(); err != nil {
+		return provider.Credential{}, err
+	}
+	if err := u.awaitReady(ctx, handle[fieldReady], key); err != nil {
 		return provider.Credential{}, err
 	}
 	minted := maps.Clone(handle)
@@ -180,7 +188,7 @@ func (u *users) deleteBareUser(ctx context.Context, user *string) error {
 const fenceTimeout = 5 * time.Second
 
 // denyAll gives a user a policy that denies everything. That the user is gone is
-// as good.
+// as good. It does not wait until AWS has stopped to throttle other ends.
 func (u *users) denyAll(ctx context.Context, user *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fenceTimeout)
 	defer cancel()
@@ -188,7 +196,7 @@ func (u *users) denyAll(ctx context.Context, user *string) error {
 	if err != nil {
 		return err
 	}
-	_, err = u.iam.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
+	_, err = u.quickIAM.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
 	return unlessGone("PutUserPolicy", err)
 }
 

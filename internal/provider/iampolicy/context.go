@@ -47,15 +47,7 @@ func newEvaluation(request Request) (*evaluation, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &evaluation{request: request, context: map[string][]string{}, account: account, owner: request.ResourceAccount}
-	switch {
-	case e.owner == "" && accountID.MatchString(resource.account):
-		e.owner = resource.account
-	case e.owner == "":
-		e.owner = account
-	case !accountID.MatchString(e.owner):
-		return nil, invalid.Field("resource_account", e.owner, "not an account", "write its 12 digits")
-	}
+	e := &evaluation{request: request, context: map[string][]string{}, account: account}
 	size := len(request.Action) + len(request.Resource)
 	for key, values := range request.Context {
 		lower := strings.ToLower(key)
@@ -70,8 +62,30 @@ func newEvaluation(request Request) (*evaluation, error) {
 	if size > maxRequest {
 		return nil, invalid.Hidden("context", fmt.Sprintf("the request has %d bytes, more than %d", size, maxRequest), "leave out what no policy asks for")
 	}
+	if e.owner, err = e.ownerOf(resource); err != nil {
+		return nil, err
+	}
 	e.derive(kind)
 	return e, nil
+}
+
+// ownerOf is the account that has the resource.
+func (e *evaluation) ownerOf(resource arn) (string, error) {
+	said := e.context["aws:resourceaccount"]
+	owner := e.request.ResourceAccount
+	switch {
+	case owner != "":
+	case accountID.MatchString(resource.account):
+		return resource.account, nil
+	case len(said) == 1:
+		owner = said[0]
+	default:
+		return e.account, nil
+	}
+	if !accountID.MatchString(owner) {
+		return "", invalid.Field("resource_account", owner, "not an account", "write its 12 digits")
+	}
+	return owner, nil
 }
 
 // derive adds what AWS would know. What the caller gave stays, and a key that

@@ -12,8 +12,8 @@ import (
 type Request struct {
 	Action   string // service:action
 	Resource string // its ARN, or "*" for an action that has none
-	// ResourceAccount has the resource. Where it is empty it is the ARN's
-	// account or, where the ARN names none, the principal's.
+	// ResourceAccount has the resource. Where it is empty it is the ARN's account
+	// or, where the ARN names none, what Context says or the principal's.
 	ResourceAccount string
 	Principal       Principal
 	// Context has the request's condition keys. What follows from the fields
@@ -192,6 +192,21 @@ func (s statement) apply(e *evaluation) (reached reach, stage int, missed string
 	return reached, 3 + len(s.conditions), ""
 }
 
+// unknown says which keys a Deny asks about and the request does not have: that
+// they are missing may be why it applies, and a real request may have them.
+func (s statement) unknown(e *evaluation) string {
+	var missing []string
+	for _, condition := range s.conditions {
+		if len(e.values(condition.key)) == 0 {
+			missing = append(missing, condition.key)
+		}
+	}
+	if len(missing) == 0 {
+		return ""
+	}
+	return "; its condition is on " + strings.Join(missing, " and ") + ", which the request does not have"
+}
+
 // describe says why the condition does not hold.
 func (c condition) describe(e *evaluation) string {
 	given := "has no such key"
@@ -219,7 +234,7 @@ func (f finding) widest() (int, reach) {
 func (e *evaluation) decide(identity, session, boundary, resource finding) Decision {
 	for _, found := range []finding{identity, session, boundary, resource} {
 		if found.deny >= 0 {
-			return found.decision(ExplicitlyDenied, found.deny, fmt.Sprintf("statement %d of the %s denies it", found.deny+1, found.source))
+			return found.decision(ExplicitlyDenied, found.deny, fmt.Sprintf("statement %d of the %s denies it%s", found.deny+1, found.source, found.document.statements[found.deny].unknown(e)))
 		}
 	}
 	granted, reached := resource.widest()

@@ -220,7 +220,8 @@ func TestDerivedKeys(t *testing.T) {
 		{federated, "", nil, `{"StringEquals":{"aws:PrincipalArn":"` + federated.ARN + `","aws:PrincipalType":"FederatedUser"},"Null":{"aws:username":"true"}}`, true},
 		{user(), "", nil, `{"StringEquals":{"aws:PrincipalAccount":"123456789012","aws:ResourceAccount":"${aws:PrincipalAccount}"}}`, true},
 		{user(), "123456789012", nil, `{"StringEquals":{"aws:ResourceAccount":"210987654321"}}`, false},
-		{user(), "", map[string][]string{"AWS:ResourceAccount": {"210987654321"}}, `{"StringEquals":{"aws:ResourceAccount":"210987654321"}}`, true},
+		{user(), "", map[string][]string{"AWS:ResourceAccount": {"210987654321"}}, `{"StringEquals":{"aws:ResourceAccount":"210987654321"}}`, false}, // its policy has a say then
+		{user(), "123456789012", map[string][]string{"AWS:ResourceAccount": {"210987654321"}}, `{"StringEquals":{"aws:ResourceAccount":"210987654321"}}`, true},
 		{user(), "", map[string][]string{"aws:ResourceAccount": nil}, `{"Null":{"aws:ResourceAccount":"true"}}`, true},
 		{user(), "", now, `{"NumericEquals":{"aws:EpochTime":"1769860800"}}`, true},
 		{user(), "", nil, `{"Null":{"aws:EpochTime":"true"}}`, true},
@@ -239,6 +240,7 @@ func TestReasons(t *testing.T) {
 		`{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::other/*"}`,
 		`{"Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::timed/*","Condition":{"StringEquals":{"aws:PrincipalAccount":"123456789012"},"DateLessThan":{"aws:CurrentTime":"2026-01-31T12:00:00Z"}}}`,
 		`{"Effect":"Deny","Action":"s3:GetObject","Resource":"arn:aws:s3:::timed/never"}`,
+		`{"Effect":"Deny","Action":"s3:GetObject","Resource":"arn:aws:s3:::timed/here","Condition":{"NotIpAddress":{"aws:SourceIp":"203.0.113.7/32"},"BoolIfExists":{"aws:SecureTransport":"true"},"StringEquals":{"aws:PrincipalAccount":"123456789012"}}}`,
 	}, ",")))
 	late := map[string][]string{"aws:CurrentTime": {"2026-02-01T00:00:00Z"}}
 	for _, test := range []struct {
@@ -254,6 +256,8 @@ func TestReasons(t *testing.T) {
 		{"s3:GetObject", "arn:aws:s3:::timed/1", nil, ImplicitlyDenied, 2, "the identity policy does not allow it; nearest comes statement 3, but its condition DateLessThan on aws:CurrentTime does not hold: the request has no such key"},
 		{"s3:GetObject", "arn:aws:s3:::timed/1", late, ImplicitlyDenied, 2, `the identity policy does not allow it; nearest comes statement 3, but its condition DateLessThan on aws:CurrentTime does not hold: the request has "2026-02-01T00:00:00Z"`},
 		{"s3:GetObject", "arn:aws:s3:::timed/never", late, ExplicitlyDenied, 3, "statement 4 of the identity policy denies it"},
+		{"s3:GetObject", "arn:aws:s3:::timed/here", nil, ExplicitlyDenied, 4, "statement 5 of the identity policy denies it; its condition is on aws:SourceIp and aws:SecureTransport, which the request does not have"},
+		{"s3:GetObject", "arn:aws:s3:::timed/here", map[string][]string{"aws:SourceIp": {"203.0.113.8"}, "aws:SecureTransport": {"true"}}, ExplicitlyDenied, 4, "statement 5 of the identity policy denies it"},
 	} {
 		decision, err := Evaluate(Request{Action: test.action, Resource: test.resource, Principal: user(), Context: test.context}, Policies{Identity: identity})
 		want := Decision{Effect: test.effect, Source: FromIdentity, Index: test.index, Statement: identity.Statement(test.index), Reason: test.reason}

@@ -69,36 +69,6 @@ func Parse(field, text string) (Document, error) {
 	return document, nil
 }
 
-// ParseConditions reads the Condition element of a statement. The error is an
-// *invalid.Error for field.
-func ParseConditions(field, text string) (Conditions, error) {
-	refuse := func(err error) error {
-		return invalid.Field(field, text, err.Error(), `write conditions as a policy has them: {"operator": {"key": "value"}}`)
-	}
-	if len(text) > maxDocument {
-		return nil, refuse(fmt.Errorf("it has %d bytes, more than %d", len(text), maxDocument))
-	}
-	root, err := readJSON(text)
-	if err != nil {
-		return nil, refuse(err)
-	}
-	if _, err := newConditions(root, true); err != nil {
-		return nil, refuse(err)
-	}
-	read := Conditions{}
-	for name, keys := range root.members {
-		read[name] = map[string]Values{}
-		for key, element := range keys.members {
-			values, err := element.texts(true)
-			if err != nil {
-				return nil, refuse(err)
-			}
-			read[name][key] = shortest(values)
-		}
-	}
-	return read, nil
-}
-
 func newDocument(root node) (Document, error) {
 	if err := root.only("Version", "Id", "Statement"); err != nil {
 		return Document{}, fmt.Errorf("the policy: %w", err)

@@ -2,7 +2,6 @@ package iampolicy
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 	"testing"
 
@@ -129,20 +128,5 @@ func TestStatementIsCompact(t *testing.T) {
 	const want = `{"Effect":"Allow","Resource":["arn:aws:s3:::a<b>&é\"","*"],"Action":"s3:*","Condition":{"Bool":{"a:b":true},"NumericEquals":{"a:c":1.50}}}`
 	if got := document.Statement(0); document.Len() != 1 || got != want {
 		t.Errorf("got %s", got)
-	}
-}
-
-func TestParseConditions(t *testing.T) {
-	conditions, err := ParseConditions("conditions", `{"StringEquals":{"aws:SourceVpce":["vpce-1"],"s3:x":["a","b"]},"Bool":{"aws:SecureTransport":true}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := Conditions{"StringEquals": {"aws:SourceVpce": "vpce-1", "s3:x": []string{"a", "b"}}, "Bool": {"aws:SecureTransport": "true"}}
-	if fmt.Sprint(conditions) != fmt.Sprint(want) {
-		t.Errorf("got %v", conditions)
-	}
-	for _, text := range []string{``, `[]`, `{"Equals":{"a:b":"c"}}`, `{"Bool":{"a:b":"c"}}`, `{"Bool":{},"Bool":{}}`, strings.Repeat(" ", 33<<10)} {
-		_, err := ParseConditions("conditions", text)
-		refusedFor(t, text, err, "conditions")
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws/catalog"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/iampolicy"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
@@ -12,6 +13,31 @@ import (
 // holder stands for the session. MinIO has no accounts; the language that its
 // policies are written in has.
 var holder = iampolicy.Principal{ARN: "arn:aws:iam::000000000000:user/session"}
+
+// comesWith are the actions that MinIO does not tell from another one, which they
+// are allowed by.
+var comesWith = map[string]string{
+	"s3:DeleteObjectVersionTagging": "s3:DeleteObjectTagging",
+	"s3:GetObjectVersion":           "s3:GetObject",
+	"s3:GetObjectVersionTagging":    "s3:GetObjectTagging",
+	"s3:ListBucketVersions":         "s3:ListBucket",
+}
+
+// actionAsked is the action that MinIO would judge by. The name of a request that
+// is no action is refused: the answer would be no, and the request might be
+// allowed. The error is an *invalid.Error.
+func actionAsked(name string) (string, error) {
+	if needed, ok := catalog.Operation(name); ok {
+		return "", invalid.Field("action", name, "an operation of the API and no action", "ask about "+needed+", which allows it")
+	}
+	if _, known := catalog.Find(name); !known {
+		return "", invalid.Field("action", name, "not an action that is known here", "ask about one such as "+invalid.OneOf(Actions()[:3]))
+	}
+	if other, comes := comesWith[name]; comes {
+		return other, nil
+	}
+	return name, nil
+}
 
 // Check implements provider.Checker.
 func (m *minio) Check(policy provider.Policy, question provider.Question) (provider.Verdict, error) {
@@ -21,6 +47,10 @@ func (m *minio) Check(policy provider.Policy, question provider.Question) (provi
 	case len(question.Context) > 0:
 		return provider.Verdict{}, invalid.Hidden("context", "a session's policy on MinIO depends on the time alone", "leave it out")
 	}
+	action, err := actionAsked(question.Action)
+	if err != nil {
+		return provider.Verdict{}, err
+	}
 	if _, err := scope.ParseARN(question.Resource); err != nil {
 		return provider.Verdict{}, err
 	}
@@ -29,7 +59,7 @@ func (m *minio) Check(policy provider.Policy, question provider.Question) (provi
 		return provider.Verdict{}, err
 	}
 	decision, err := iampolicy.Evaluate(iampolicy.Request{
-		Action: question.Action, Resource: question.Resource, Principal: holder,
+		Action: action, Resource: question.Resource, Principal: holder,
 		Context: map[string][]string{"aws:CurrentTime": {question.Time.UTC().Format(time.RFC3339)}},
 	}, iampolicy.Policies{Identity: &session})
 	if err != nil {

@@ -48,7 +48,7 @@ func compile(granted scope.Scope, arn scope.ARN, expiresAt time.Time) (provider.
 		return "", err
 	}
 	if len(policy) > maxSessionPolicy {
-		return "", invalid.Field("resource", granted.Resource(), fmt.Sprintf("its policy would have %d of the %d bytes that MinIO takes", len(policy), maxSessionPolicy), "name a shorter resource or prefix")
+		return "", invalid.Field("resource", granted.Resource(), fmt.Sprintf("its policy would have %d of the %d bytes that MinIO takes", len(policy), maxSessionPolicy), "name a shorter resource or prefix").Because(scope.ErrTooLarge)
 	}
 	return policy, nil
 }

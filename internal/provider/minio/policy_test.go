@@ -1,11 +1,15 @@
 package minio
 
 import (
+	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
@@ -36,5 +40,116 @@ func TestPolicies(t *testing.T) {
 		if string(got)+"\n" != string(want) {
 			t.Errorf("%s:\n%s\nwant\n%s", name, got, want)
 		}
+	}
+}
+
+// What MinIO can't be trusted with is refused, and so is not left out.
+func TestBoundsThatMinIOCantKeep(t *testing.T) {
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for field, change := range map[string]func(*scope.Texts, *provider.Bounds){
+		"conditions": func(texts *scope.Texts, _ *provider.Bounds) {
+			texts.Conditions = map[string]any{"Bool": map[string]any{"aws:SecureTransport": true}}
+		},
+		"companion_resources": func(texts *scope.Texts, _ *provider.Bounds) { texts.Companions = []string{"arn:aws:s3:::releases"} },
+		"bound_source_ip":     func(_ *scope.Texts, bounds *provider.Bounds) { bounds.SourceIP = netip.MustParseAddr("203.0.113.7") },
+	} {
+		texts, bounds := scope.Texts{Action: "s3:PutObject", Resource: "arn:aws:s3:::releases/app/*"}, provider.Bounds{ExpiresAt: time.Unix(0, 0)}
+		change(&texts, &bounds)
+		definition, err := scope.Define(texts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		granted, err := definition.Fill(scope.Values{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = store.Compile(granted, bounds)
+		var refusal *invalid.Error
+		if !errors.As(err, &refusal) || refusal.Field != field {
+			t.Errorf("%s: got %v, want a refusal", field, err)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	granted, err := scope.New("s3:PutObject", "arn:aws:s3:::releases/app/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy, err := store.Compile(granted, provider.Bounds{ExpiresAt: now.Add(time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		question provider.Question
+		allowed  bool
+	}{
+		"granted":          {provider.Question{Action: "s3:PutObject", Resource: "arn:aws:s3:::releases/app/1", Time: now}, true},
+		"another action":   {provider.Question{Action: "s3:GetObject", Resource: "arn:aws:s3:::releases/app/1", Time: now}, false},
+		"another resource": {provider.Question{Action: "s3:PutObject", Resource: "arn:aws:s3:::releases/other/1", Time: now}, false},
+		"after the end":    {provider.Question{Action: "s3:PutObject", Resource: "arn:aws:s3:::releases/app/1", Time: now.Add(time.Minute)}, false},
+	} {
+		verdict, err := store.(provider.Checker).Check(policy, test.question)
+		if err != nil || verdict.Allowed != test.allowed {
+			t.Errorf("%s: %+v, %v", name, verdict, err)
+		}
+	}
+}
+
+// What MinIO does not tell apart is allowed, and what is no action is no question.
+func TestCheckKnowsWhatMinIODoesNotTellApart(t *testing.T) {
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Date(2026, 11, 24, 12, 0, 0, 0, time.UTC)
+	ask := func(granted, asked, resource string) (provider.Verdict, error) {
+		one, err := scope.New(granted, resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy, err := store.Compile(one, provider.Bounds{ExpiresAt: now.Add(time.Minute)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store.(provider.Checker).Check(policy, provider.Question{Action: asked, Resource: resource, Time: now})
+	}
+	for asked, granted := range comesWith {
+		resource := "arn:aws:s3:::releases"
+		if strings.Contains(granted, "Object") {
+			resource += "/app/1"
+		}
+		if verdict, err := ask(granted, asked, resource); err != nil || !verdict.Allowed {
+			t.Errorf("%s of one who has %s: %+v, %v", asked, granted, verdict, err)
+		}
+	}
+	for _, asked := range []string{"s3:HeadObject", "s3:ListObjectsV2", "s3:Nothing", "s3:getobject*"} {
+		var refusal *invalid.Error
+		if verdict, err := ask("s3:GetObject", asked, "arn:aws:s3:::releases/app/1"); !errors.As(err, &refusal) || refusal.Field != "action" {
+			t.Errorf("%s: %+v, %v", asked, verdict, err)
+		}
+	}
+}
+
+// What is too large for a session is known when the role is written.
+func TestTooLargeIsToldApart(t *testing.T) {
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	granted, err := scope.New("s3:PutObject", "arn:aws:s3:::releases/"+strings.Repeat("x", 1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.Compile(granted, provider.Bounds{}); !errors.Is(err, scope.ErrTooLarge) {
+		t.Errorf("got %v", err)
 	}
 }

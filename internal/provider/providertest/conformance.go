@@ -32,6 +32,8 @@ type Subject struct {
 	Left func(ctx context.Context, grantID string, swallowed [][]byte) ([]string, error)
 	// KeepsTime says that the target itself ends a credential at its end.
 	KeepsTime bool
+	// Renews says that the credential can be moved to a later end.
+	Renews bool
 }
 
 // Run tests the subject.
@@ -47,6 +49,9 @@ func Run(t *testing.T, subject Subject) {
 		when := map[bool]string{false: "before it is sent", true: "after it was executed"}[executed]
 		t.Run("a mint fails after each call, "+when, func(t *testing.T) { s.mintFails(t, executed) })
 		t.Run("a revoke fails after each call, "+when, func(t *testing.T) { s.revokeFails(t, executed) })
+	}
+	if subject.Renews {
+		t.Run("renewed", s.renewed)
 	}
 	if subject.KeepsTime {
 		t.Run("ends by itself", s.endsByItself)
@@ -245,6 +250,31 @@ func (s suite) revokeFails(t *testing.T, executed bool) {
 			return
 		}
 	}
+}
+
+// renewed moves a credential's end, twice to the same; and what is gone stays so.
+func (s suite) renewed(t *testing.T) {
+	renewer := s.Provider.(provider.Renewer)
+	prepared, minted := s.mint(t, time.Hour)
+	later := prepared.expiresAt.Add(time.Hour)
+	policy, err := s.Provider.Compile(s.Scope, provider.Bounds{ExpiresAt: later, Renewable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := renewer.Renew(t.Context(), minted.Handle, policy, later); err != nil {
+			t.Errorf("renewing: %v", err)
+		}
+		s.works(t, minted.Fields)
+	}
+	s.revoke(t, minted.Handle)
+	for _, handle := range []provider.Handle{minted.Handle, prepared.handle, {}} {
+		if err := renewer.Renew(t.Context(), handle, policy, later); err == nil {
+			t.Errorf("what is gone was renewed: %v", handle)
+		}
+	}
+	s.dead(t, minted.Fields)
+	s.nothingLeft(t, prepared.id)
 }
 
 func (s suite) endsByItself(t *testing.T) {

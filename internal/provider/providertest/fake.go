@@ -21,9 +21,12 @@ type Fake struct {
 	OnMint func() error
 	// OnRevoke is called before a credential is ended. Its error is the revoke's.
 	OnRevoke func() error
+	// OnRenew is called before a credential's end is moved. Its error is the
+	// renewal's.
+	OnRenew func() error
 
 	mu   sync.Mutex
-	live map[string]bool // the grants whose credentials work
+	live map[string]time.Time // the grants whose credentials work, and their ends
 }
 
 const fakeHandle = "fake_grant"
@@ -46,6 +49,13 @@ func (f *Fake) Live() int {
 	return len(f.live)
 }
 
+// End is when a grant's credential ends by itself; zero for one that does not work.
+func (f *Fake) End(grantID string) time.Time {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.live[grantID]
+}
+
 // Compile implements provider.Provider.
 func (f *Fake) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
 	return provider.Policy(fmt.Sprintf("%s on %s until %s", granted.Action(), granted.Resource(), bounds.ExpiresAt.Format(time.RFC3339))), nil
@@ -57,15 +67,15 @@ func (f *Fake) Prepare(_ context.Context, grant provider.Grant) (provider.Handle
 }
 
 // Mint implements provider.Provider.
-func (f *Fake) Mint(ctx context.Context, handle provider.Handle, _ provider.Policy, _ time.Time) (provider.Credential, error) {
+func (f *Fake) Mint(ctx context.Context, handle provider.Handle, _ provider.Policy, expiresAt time.Time) (provider.Credential, error) {
 	if err := ctx.Err(); err != nil {
 		return provider.Credential{}, err
 	}
 	f.mu.Lock()
 	if f.live == nil {
-		f.live = map[string]bool{}
+		f.live = map[string]time.Time{}
 	}
-	f.live[handle[fakeHandle]] = true
+	f.live[handle[fakeHandle]] = expiresAt
 	f.mu.Unlock()
 	if f.OnMint != nil {
 		if err := f.OnMint(); err != nil {
@@ -91,5 +101,24 @@ func (f *Fake) Revoke(ctx context.Context, handle provider.Handle) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.live, handle[fakeHandle])
+	return nil
+}
+
+// Renew implements provider.Renewer.
+func (f *Fake) Renew(ctx context.Context, handle provider.Handle, _ provider.Policy, expiresAt time.Time) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if f.OnRenew != nil {
+		if err := f.OnRenew(); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, lives := f.live[handle[fakeHandle]]; !lives {
+		return errors.New("fake: the credential is gone")
+	}
+	f.live[handle[fakeHandle]] = expiresAt
 	return nil
 }

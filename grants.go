@@ -1,0 +1,246 @@
+package precision
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+)
+
+// How many grants an answer may have, and has where nothing else is said.
+const (
+	defaultLimit = 1000
+	maxLimit     = 10_000
+)
+
+// maxPrefixes is how many lease prefixes an answer may have.
+const maxPrefixes = 1000
+
+// stateAll asks for grants in any state.
+const stateAll ledger.State = "all"
+
+// states are what can be asked for, and whether the finished ones have to be
+// looked at for it.
+var states = map[ledger.State]bool{
+	ledger.Active: false, ledger.Ending: false, ledger.Expired: true, ledger.Revoked: true, ledger.Failed: true, stateAll: true,
+}
+
+// grantSelection is which grants a request asks for.
+type grantSelection struct {
+	query        ledger.Query
+	state        ledger.State // empty for those that aren't finished
+	since, until time.Time    // zero for any
+	after        string
+	limit        int
+}
+
+// selectionIn reads what a request asks for. The error is an *invalid.Error.
+func (b *backend) selectionIn(data *framework.FieldData) (grantSelection, error) {
+	var want grantSelection
+	for _, key := range grantKeys {
+		if _, takes := data.Schema[key.field]; !takes {
+			continue
+		}
+		value := data.Get(key.field).(string)
+		if err := checkName(key.field, value, maxTask); err != nil && value != "" {
+			return want, err
+		}
+		switch key.field {
+		case "role":
+			want.query.Role = value
+		case "task":
+			want.query.Task = value
+		case "entity_id":
+			want.query.EntityID = value
+		case "target":
+			want.query.Target = value
+		}
+	}
+	var err error
+	if want.since, err = b.momentIn(data, "since"); err != nil {
+		return want, err
+	}
+	if want.until, err = b.momentIn(data, "until"); err != nil {
+		return want, err
+	}
+	if !want.since.IsZero() && !want.until.IsZero() && want.until.Before(want.since) {
+		return want, invalid.Field("until", data.Get("until").(string), "before since", "give a later time")
+	}
+	want.state = ledger.State(data.Get("state").(string))
+	if _, known := states[want.state]; !known && want.state != "" {
+		return want, invalid.Field("state", string(want.state), "not a state", "write active, ending, expired, revoked, failed or all")
+	}
+	if want.state == "" && (!want.since.IsZero() || !want.until.IsZero()) {
+		want.state = stateAll
+	}
+	if want.after = data.Get("after").(string); want.after != "" && !ledger.IsID(want.after) {
+		return want, invalid.Field("after", want.after, "not the id of a grant", "give the last answer's next")
+	}
+	if want.limit = data.Get("limit").(int); want.limit < 1 || want.limit > maxLimit {
+		return want, invalid.Field("limit", fmt.Sprint(want.limit), fmt.Sprintf("not between 1 and %d", maxLimit), "ask for fewer, and go on after the last")
+	}
+	return want, nil
+}
+
+// momentIn reads a point in time, or how long ago it is; zero where it is not given.
+func (b *backend) momentIn(data *framework.FieldData, field string) (time.Time, error) {
+	text := data.Get(field).(string)
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if at, err := time.Parse(time.RFC3339, text); err == nil {
+		return at, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return b.grants.Now().Add(-ago), nil
+	}
+	return time.Time{}, invalid.Field(field, text, "not a point in time", "write it as 2026-11-24T12:30:00Z, or as a duration back from now, such as 2h")
+}
+
+// wanted says whether a grant is one that is asked for.
+func (s grantSelection) wanted(grant ledger.Grant, now time.Time) bool {
+	end := grant.ExpiresAt
+	if grant.Finished() && grant.EndedAt.Before(end) {
+		end = grant.EndedAt
+	}
+	switch {
+	case s.query.Role != "" && grant.Role != s.query.Role,
+		s.query.Task != "" && grant.Task != s.query.Task,
+		s.query.EntityID != "" && grant.EntityID != s.query.EntityID,
+		s.query.Target != "" && grant.Target != s.query.Target:
+		return false
+	case s.state == "" && grant.Finished(), s.state != "" && s.state != stateAll && grant.Status(now) != s.state:
+		return false
+	case !s.since.IsZero() && end.Before(s.since), !s.until.IsZero() && grant.IssuedAt.After(s.until):
+		return false
+	default:
+		return grant.ID > s.after
+	}
+}
+
+// grantPage is an answer, or a part of it.
+type grantPage struct {
+	grants  []ledger.Grant
+	next    string // where the rest begins after; empty if there is none
+	damaged int
+}
+
+func (p grantPage) warnings() []string {
+	var warnings []string
+	if p.next != "" {
+		warnings = append(warnings, fmt.Sprintf("there may be more grants: go on with after=%s", p.next))
+	}
+	if p.damaged > 0 {
+		warnings = append(warnings, fmt.Sprintf("records of the ledger that can't be read: %d", p.damaged))
+	}
+	return warnings
+}
+
+// selectGrants finds grants, those that aren't finished in memory, and the others
+// in storage. The former come first, so that none is missed that ends meanwhile.
+func (b *backend) selectGrants(ctx context.Context, storage logical.Storage, want grantSelection) (grantPage, error) {
+	now := b.grants.Now()
+	found := map[string]ledger.Grant{}
+	for _, grant := range b.grants.Index.Open(want.query, now) {
+		if want.wanted(grant, now) {
+			found[grant.ID] = grant
+		}
+	}
+	var page grantPage
+	if states[want.state] {
+		finished, err := ledger.Finished(ctx, storage, ledger.Selection{
+			From: want.since, After: want.after, Limit: want.limit,
+			Skip: func(id string) bool {
+				grant, known := b.grants.Index.Get(id)
+				return known && !grant.Finished()
+			},
+			Wanted: func(grant ledger.Grant) bool { return want.wanted(grant, now) },
+		})
+		if err != nil {
+			return page, err
+		}
+		page.next, page.damaged = finished.Next, finished.Damaged
+		for _, grant := range finished.Grants {
+			found[grant.ID] = grant
+		}
+	}
+	for id, grant := range found {
+		if page.next == "" || id <= page.next {
+			page.grants = append(page.grants, grant)
+		}
+	}
+	slices.SortFunc(page.grants, func(a, b ledger.Grant) int { return cmp.Compare(a.ID, b.ID) })
+	if len(page.grants) > want.limit {
+		page.grants = page.grants[:want.limit]
+		page.next = page.grants[want.limit-1].ID
+	}
+	return page, nil
+}
+
+// leasePrefix is what the leases of a role and a task start with, below the mount.
+func leasePrefix(role, task string) string {
+	return strings.TrimSuffix("creds/"+role+"/"+task, "/")
+}
+
+// leasePrefixes end the live grants of a query, and no other live grant.
+type leasePrefixes struct {
+	live  int      // grants of the query
+	exact []string // below the mount, at most maxPrefixes
+	left  int      // grants that these don't name
+}
+
+// prefixesOf finds the lease prefixes of a query. A role's is only taken where
+// all its live grants are meant, and where the query is about the role or its
+// target; else, where a grant has no task. A task's is taken where all of its
+// grants under the role are meant.
+func prefixesOf(index *ledger.Index, query ledger.Query, now time.Time) leasePrefixes {
+	type key struct{ role, task string }
+	tasks := map[string]map[string]int{} // grants, by role and task
+	found := leasePrefixes{exact: []string{}}
+	for _, grant := range index.Live(query, now) {
+		if tasks[grant.Role] == nil {
+			tasks[grant.Role] = map[string]int{}
+		}
+		tasks[grant.Role][grant.Task]++
+		found.live++
+	}
+	take := func(what key, grants int) {
+		if len(found.exact) == maxPrefixes {
+			found.left += grants
+			return
+		}
+		found.exact = append(found.exact, leasePrefix(what.role, what.task))
+	}
+	ofRole := query.Task == "" && query.EntityID == ""
+	for role, byTask := range tasks {
+		all := 0
+		for _, grants := range byTask {
+			all += grants
+		}
+		_, without := byTask[""]
+		if (ofRole || without) && all == index.Count(ledger.Query{Role: role}, now) {
+			take(key{role, ""}, all)
+			continue
+		}
+		for task, grants := range byTask {
+			if task == "" || grants != index.Count(ledger.Query{Role: role, Task: task}, now) {
+				found.left += grants
+				continue
+			}
+			take(key{role, task}, grants)
+		}
+	}
+	slices.Sort(found.exact)
+	return found
+}
+
+// orEmpty is a JSON object that may be missing.
+func orEmpty(object string) string { return cmp.Or(object, "{}") }

@@ -1,0 +1,152 @@
+package ledger
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+)
+
+// filled is a storage with finished grants in records, in segments and in both,
+// and with some that aren't finished. It returns the ids of the finished ones.
+func filled(t *testing.T) (storage logical.Storage, finished []string) {
+	t.Helper()
+	storage = &logical.InmemStorage{}
+	put := func(life time.Duration, state State) Grant {
+		grant := some(life)
+		grant.State = state
+		if grant.Finished() {
+			grant.Ending = LeaseRevoked
+			finished = append(finished, grant.ID)
+		}
+		if err := Put(t.Context(), storage, grant); err != nil {
+			t.Fatal(err)
+		}
+		return grant
+	}
+	var kept []Grant
+	for i := range 40 {
+		grant := put(-time.Second, Ended)
+		if i%10 == 0 {
+			kept = append(kept, grant)
+		}
+	}
+	if _, err := Pack(t.Context(), storage, pastBucket); err != nil {
+		t.Fatal(err)
+	}
+	for _, grant := range kept { // as after a crash
+		if err := Put(t.Context(), storage, grant); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 10 {
+		put(-time.Second, Ended)
+		put(time.Hour, Failed)
+		put(time.Hour, Pending)
+		put(2*time.Hour, Ending)
+	}
+	slices.Sort(finished)
+	return storage, finished
+}
+
+func idsOf(grants []Grant) []string {
+	var all []string
+	for _, grant := range grants {
+		all = append(all, grant.ID)
+	}
+	return all
+}
+
+// Whatever the pages' size, together they hold each finished grant once, in order.
+func TestPages(t *testing.T) {
+	storage, finished := filled(t)
+	for _, limit := range []int{1, 7, 59, 60, 61, 1000} {
+		var got []string
+		for after, pages := "", 0; ; pages++ {
+			page, err := Finished(t.Context(), storage, Selection{After: after, Limit: limit, Wanted: func(Grant) bool { return true }})
+			if err != nil || page.Damaged > 0 || len(page.Grants) > limit || pages > 100 {
+				t.Fatalf("limit %d: page %d has %d grants, %d damaged: %v", limit, pages, len(page.Grants), page.Damaged, err)
+			}
+			got = append(got, idsOf(page.Grants)...)
+			if after = page.Next; after == "" {
+				break
+			}
+		}
+		if !slices.Equal(got, finished) {
+			t.Errorf("limit %d: the pages hold %d grants, want %d", limit, len(got), len(finished))
+		}
+	}
+}
+
+func TestAPageIsSelected(t *testing.T) {
+	storage, finished := filled(t)
+	page, err := Finished(t.Context(), storage, Selection{Limit: 1000, From: now, Wanted: func(grant Grant) bool { return grant.State == Failed }})
+	if err != nil || !slices.Equal(idsOf(page.Grants), finished[50:]) {
+		t.Errorf("got %d grants, want the 10 that failed: %v", len(page.Grants), err)
+	}
+	page, err = Finished(t.Context(), storage, Selection{Limit: 1000, From: now.Add(3 * time.Hour), Wanted: func(Grant) bool { return true }})
+	if err != nil || len(page.Grants) > 0 {
+		t.Errorf("got %d grants of a time that is to come: %v", len(page.Grants), err)
+	}
+	page, err = Finished(t.Context(), storage, Selection{
+		Limit: 1000, Wanted: func(Grant) bool { return true }, Skip: func(id string) bool { return id != finished[55] }, From: now,
+	})
+	if err != nil || !slices.Equal(idsOf(page.Grants), finished[55:56]) {
+		t.Errorf("got %d grants, want the one that is not skipped: %v", len(page.Grants), err)
+	}
+}
+
+// What can't be read is counted, and hides nothing else.
+func TestAPageWithDamage(t *testing.T) {
+	storage, finished := filled(t)
+	for _, key := range []string{Prefix + finished[0][:8] + "/" + finished[0], segmentKey(pastBucket, 7)} {
+		if err := storage.Put(t.Context(), &logical.StorageEntry{Key: key, Value: []byte("damaged")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	page, err := Finished(t.Context(), storage, Selection{Limit: 1000, Wanted: func(Grant) bool { return true }})
+	if err != nil || page.Damaged != 2 || len(page.Grants) < len(finished)-1 {
+		t.Errorf("got %d grants and %d damaged: %v", len(page.Grants), page.Damaged, err)
+	}
+}
+
+func TestFind(t *testing.T) {
+	storage, finished := filled(t)
+	for _, id := range finished {
+		if grant, err := Find(t.Context(), storage, id); err != nil || grant.ID != id || !grant.Finished() {
+			t.Errorf("grant %s: %+v %v", id, grant, err)
+		}
+	}
+	if _, err := Find(t.Context(), storage, NewID(now.Add(-time.Second))); !errors.Is(err, ErrNotFound) {
+		t.Errorf("got %v, want ErrNotFound", err)
+	}
+	if _, err := Find(t.Context(), storage, "../config/store"); !errors.Is(err, ErrDamaged) {
+		t.Errorf("got %v, want ErrDamaged", err)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	for _, test := range []struct {
+		state  State
+		ending Cause
+		life   time.Duration
+		want   State
+	}{
+		{Pending, "", time.Second, Active},
+		{Pending, "", 0, Expired},
+		{Ending, LeaseRevoked, time.Second, Ending},
+		{Ended, LeaseRevoked, -time.Second, Revoked},
+		{Ended, Widened, time.Second, Revoked},
+		{Ended, LeaseExpired, -time.Second, Expired},
+		{Ended, Swept, -time.Second, Expired},
+		{Failed, MintFailed, time.Second, Failed},
+	} {
+		grant := some(test.life)
+		grant.State, grant.Ending = test.state, test.ending
+		if got := grant.Status(now); got != test.want {
+			t.Errorf("%s (%s) with %s to live is %s, want %s", test.state, test.ending, test.life, got, test.want)
+		}
+	}
+}
