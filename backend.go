@@ -124,7 +124,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Settings: b.sweepSettings, Log: b.Logger(),
 	}
 	b.grants.Mount = conf.BackendUUID
-	b.grants.Rebuilt = b.sweeper.Nudge
+	b.grants.Rebuilt = b.sweeper.Keep
 	return b, nil
 }
 

@@ -134,9 +134,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	}
 	order.describe(&grant)
 	if err := m.record(ctx, storage, grant, order); err != nil {
-		if keeper, able := order.Provider.(provider.Keeper); able {
-			keeper.Forget(handle)
-		}
+		forget(order.Provider, handle)
 		return Issued{}, err
 	}
 	if ctx.Err() != nil {
@@ -245,6 +243,7 @@ func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Or
 // withdraw closes the record of a grant that the target was never asked for.
 // What it can't write, the sweeper meets.
 func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
+	forget(order.Provider, grant.Handle)
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target}
 	err := m.act(context.WithoutCancel(ctx), ended, begins, func(ctx context.Context) error {
 		if known, err := m.find(ctx, storage, grant.ID); err == nil && known.Finished() {
@@ -255,5 +254,12 @@ func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order O
 	})
 	if err != nil {
 		m.Log.Error("a grant that was not minted could not be withdrawn", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "error", err)
+	}
+}
+
+// forget tells a provider that nothing is minted with a handle.
+func forget(target provider.Provider, handle provider.Handle) {
+	if keeper, able := target.(provider.Keeper); able {
+		keeper.Forget(handle)
 	}
 }

@@ -133,7 +133,7 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		s.note(func(status *Status) { status.Step, status.Begun = name, now })
 		return true
 	}
-	if step("keep", new(time.Time), 0) {
+	if ctx.Err() == nil {
 		s.keep(ctx, storage, now)
 	}
 	if step("end", new(time.Time), 0) {
@@ -186,36 +186,6 @@ func (s *Sweeper) endDue(ctx context.Context, storage logical.Storage, now time.
 		}
 		s.endAll(ctx, storage, overdue, result)
 	}
-}
-
-// keepLimit bounds the keeping up of one base.
-const keepLimit = 30 * time.Second
-
-// keep has every base that grants hang on looked after.
-func (s *Sweeper) keep(ctx context.Context, storage logical.Storage, now time.Time) {
-	turns := make(chan struct{}, atOnce)
-	var all sync.WaitGroup
-	for _, grant := range s.Grants.Index.Hanging(now) {
-		target, err := s.Open(ctx, storage, grant)
-		if err != nil {
-			s.Log.Warn("a base can't be looked after", "base", grant.Base, "target", grant.Target, "error", err)
-			continue
-		}
-		keeper, able := target.(provider.Keeper)
-		if !able {
-			continue
-		}
-		turns <- struct{}{}
-		all.Go(func() {
-			defer func() { <-turns }()
-			limited, cancel := context.WithTimeout(ctx, keepLimit)
-			defer cancel()
-			if err := keeper.Keep(limited, grant.Base); err != nil && ctx.Err() == nil {
-				s.Log.Warn("what ends sessions early could not be looked after; it is tried again in a minute", "base", grant.Base, "target", grant.Target, "error", err)
-			}
-		})
-	}
-	all.Wait()
 }
 
 // unended are the grants whose end has failed, and that it is time to try again.
