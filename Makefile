@@ -63,7 +63,11 @@ soak: ## Mint and revoke at full load for SOAKTIME, and watch what the plugin ta
 fuzz: ## Fuzz what parses input from outside, FUZZTIME each
 	@scripts/fuzz.sh $(FUZZTIME)
 
-bench: ## Measure what has to stay fast, in memory
+bench: ## Measure the engine beside Vault's own AWS engine, and what has to stay fast in memory
+	@scripts/tools.sh vault minio
+	@$(MAKE) --no-print-directory build
+	@go build -o .cache/bin/bench ./scripts/bench
+	@.cache/bin/bench $(PLUGIN)
 	@go test -run '^$$' -bench . -benchmem . ./internal/...
 
 check: ## Check format, vet, staticcheck, known vulnerabilities, tidy modules

@@ -32,13 +32,6 @@ func startEndpoint() *endpoint {
 	return e
 }
 
-// live is the number of users.
-func (e *endpoint) live() int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return len(e.users)
-}
-
 func (e *endpoint) serve(writer http.ResponseWriter, request *http.Request) {
 	if err := request.ParseForm(); err != nil {
 		http.Error(writer, err.Error(), http.StatusBadRequest)
@@ -65,8 +58,18 @@ func (e *endpoint) answer(action, name string, request *http.Request) (answer st
 		return "<Arn>arn:aws:iam::123456789012:user/engine</Arn><UserId>AIDA</UserId><Account>123456789012</Account>", true
 	case "AssumeRole":
 		return session + fmt.Sprintf("<AssumedRoleUser><Arn>arn:aws:sts::123456789012:assumed-role/base/%[1]s</Arn><AssumedRoleId>AROA:%[1]s</AssumedRoleId></AssumedRoleUser><PackedPolicySize>10</PackedPolicySize>", escaped(request.PostForm.Get("RoleSessionName"))), true
-	case "PutRolePolicy", "DeleteRolePolicy", "ListUsers", "GetRolePolicy", "ListRolePolicies", "ListAttachedRolePolicies", "GetRole":
-		return "", action != "GetRolePolicy" && action != "DeleteRolePolicy" && action != "GetRole"
+	case "PutRolePolicy":
+		return "", true
+	case "ListRolePolicies":
+		return "<IsTruncated>false</IsTruncated><PolicyNames></PolicyNames>", true
+	case "ListAttachedRolePolicies":
+		return "<IsTruncated>false</IsTruncated><AttachedPolicies></AttachedPolicies>", true
+	case "ListPolicies":
+		return "<IsTruncated>false</IsTruncated><Policies></Policies>", true
+	case "ListUsers":
+		return "<IsTruncated>false</IsTruncated><Users></Users>", true
+	case "GetRolePolicy", "DeleteRolePolicy":
+		return "", false
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
