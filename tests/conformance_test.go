@@ -3,12 +3,16 @@ package tests
 import (
 	"context"
 	"encoding/xml"
+	"errors"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/judge"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -54,6 +58,71 @@ func TestProviderContract(t *testing.T) {
 		})
 	}
 }
+
+// What a provider has to prove holds for sessions of AWS, too. The judge says what
+// they may do, from what AWS was told.
+func TestProviderContractOfSessions(t *testing.T) {
+	uploading, err := scope.New(putObject, uploads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, options := range []provider.Settings{
+		{"credential_type": "assumed_role", "role_arn": lab.RoleARN(lab.BaseRole2)},
+		{"credential_type": "federation_token"},
+	} {
+		t.Run(options.Text("credential_type"), func(t *testing.T) {
+			decide := newTribunal(t)
+			faults := providertest.NewFaults(t, servers.Cloud.API)
+			at := slices.IndexFunc(registry.Types(), func(kind provider.Type) bool { return kind.Name == "aws" })
+			opened := openProvider(t, registry.Types()[at], provider.Settings{
+				"region": lab.Region, "iam_endpoint": faults.URL, "sts_endpoint": faults.URL,
+				"access_key": servers.Cloud.Engine.Access, "secret_key": servers.Cloud.Engine.Secret,
+			})
+			opened.(provider.Keeper).Remember(emptyLedger{t})
+			use := func(key string) error {
+				if got := decide.verdicts(time.Now(), key)[0]; got != judge.Allowed {
+					return judgedError(got)
+				}
+				return nil
+			}
+			judged := func(err error) bool { return errors.As(err, new(judgedError)) }
+			providertest.Run(t, providertest.Subject{
+				Provider: opened, Faults: faults, Scope: uploading, Options: options, Refused: judged, KeepsTime: true,
+				Use: func(_ context.Context, fields map[string]any) error { return use(keyIn(fields).key.Access) },
+				Left: func(_ context.Context, _ string, swallowed [][]byte) (left []string, err error) {
+					for _, key := range lab.SessionKeys(swallowed) {
+						if !judged(use(key)) {
+							left = append(left, key)
+						}
+					}
+					return left, nil
+				},
+			})
+		})
+	}
+}
+
+// judgedError is a verdict that is not Allowed.
+type judgedError judge.Verdict
+
+func (e judgedError) Error() string { return "the judge says " + string(e) }
+
+// emptyLedger is the ledger of a mount that has minted nothing before.
+type emptyLedger struct{ *testing.T }
+
+func (l emptyLedger) Await(context.Context) error { return nil }
+
+func (l emptyLedger) Identity(context.Context) (mount, id string, err error) {
+	return l.Name(), "ledger", nil
+}
+
+func (l emptyLedger) OnBase(context.Context, string) ([]provider.Hanging, error) { return nil, nil }
+
+func (l emptyLedger) EndEarly(context.Context, string, func(provider.Handle) bool) error { return nil }
+
+func (l emptyLedger) Life() context.Context { return l.Context() }
+
+func (l emptyLedger) Now() time.Time { return time.Now() }
 
 // openProvider opens a target as a verified config write does.
 func openProvider(t *testing.T, kind provider.Type, settings provider.Settings) provider.Provider {

@@ -89,12 +89,23 @@ func (c *Cloud) Session(accessKey string) (Session, bool) {
 
 // stsAnswer is what moto answers to AssumeRole and GetFederationToken.
 type stsAnswer struct {
-	Key      string `xml:"AssumeRoleResult>Credentials>AccessKeyId"`
-	ARN      string `xml:"AssumeRoleResult>AssumedRoleUser>Arn"`
-	UserID   string `xml:"AssumeRoleResult>AssumedRoleUser>AssumedRoleId"`
-	FedKey   string `xml:"GetFederationTokenResult>Credentials>AccessKeyId"`
-	FedARN   string `xml:"GetFederationTokenResult>FederatedUser>Arn"`
-	FederaID string `xml:"GetFederationTokenResult>FederatedUser>FederatedUserId"`
+	Key    string `xml:"AssumeRoleResult>Credentials>AccessKeyId"`
+	ARN    string `xml:"AssumeRoleResult>AssumedRoleUser>Arn"`
+	UserID string `xml:"AssumeRoleResult>AssumedRoleUser>AssumedRoleId"`
+	FedKey string `xml:"GetFederationTokenResult>Credentials>AccessKeyId"`
+	FedARN string `xml:"GetFederationTokenResult>FederatedUser>Arn"`
+	FedID  string `xml:"GetFederationTokenResult>FederatedUser>FederatedUserId"`
+}
+
+// SessionKeys are the access keys of sessions in answers of STS.
+func SessionKeys(answers [][]byte) (keys []string) {
+	for _, text := range answers {
+		var made stsAnswer
+		if xml.Unmarshal(text, &made) == nil && made.Key+made.FedKey != "" {
+			keys = append(keys, made.Key+made.FedKey)
+		}
+	}
+	return keys
 }
 
 // formOf is the key of a call's form in its context.
@@ -126,7 +137,7 @@ func (c *Cloud) noteSession(answer *http.Response) error {
 	} else {
 		key := fmt.Sprintf("ASIAFEDERATED%07d", len(c.sessions))
 		text = bytes.ReplaceAll(text, []byte(made.FedKey), []byte(key))
-		c.sessions[key] = Session{Form: form, ARN: made.FedARN, UserID: made.FederaID, Base: EngineARN}
+		c.sessions[key] = Session{Form: form, ARN: made.FedARN, UserID: made.FedID, Base: EngineARN}
 	}
 	setBody(answer, text)
 	return nil
