@@ -27,6 +27,7 @@ type fakeIAM struct {
 	attached []string                  // ARNs
 	sessions map[string]lab.Session    // by access key
 	calls    []string
+	narrow   bool // the engine may change inline policies alone
 }
 
 type managedPolicy struct {
@@ -82,6 +83,9 @@ func (f *fakeIAM) serve(writer http.ResponseWriter, request *http.Request) {
 func (f *fakeIAM) do(action string, form url.Values) (result, code string) {
 	name, document, arn := form.Get("PolicyName"), form.Get("PolicyDocument"), form.Get("PolicyArn")
 	known := f.managed[arn]
+	if f.narrow && action != "AssumeRole" && !strings.HasSuffix(action, "RolePolicy") && action != "ListRolePolicies" || f.narrow && (action == "AttachRolePolicy" || action == "DetachRolePolicy") {
+		return "", "AccessDenied"
+	}
 	switch action {
 	case "AssumeRole":
 		key := fmt.Sprintf("ASIAFAKE%012d", len(f.sessions))

@@ -1,0 +1,66 @@
+package sweep
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
+)
+
+// keeper is told which bases to look after.
+type keeper struct {
+	*providertest.Fake
+	mu   sync.Mutex
+	kept []string
+}
+
+func (k *keeper) Base(provider.Handle) string { return "" }
+
+func (k *keeper) Remember(provider.Ledger) {}
+
+func (k *keeper) Forget(provider.Handle) {}
+
+func (k *keeper) Keep(_ context.Context, base string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.kept = append(k.kept, base)
+	return errors.New("AWS is away")
+}
+
+// Each sweep has the bases looked after that grants hang on, whatever became of
+// the others, and until they are remembered no longer.
+func TestBasesAreLookedAfter(t *testing.T) {
+	w := newWorld(t)
+	target := &keeper{Fake: w.target}
+	gone := errors.New("no such target")
+	w.Open = func(_ context.Context, _ logical.Storage, grant ledger.Grant) (provider.Provider, error) {
+		if grant.Target == "gone" {
+			return nil, gone
+		}
+		return target, nil
+	}
+	end := w.clock.Add(10 * time.Minute)
+	for _, on := range []struct{ base, target string }{{"a", "prod"}, {"a", "gone"}, {"a", "prod"}, {"b", "prod"}, {"c", "gone"}, {"", "prod"}} {
+		grant := ledger.Grant{ID: ledger.NewID(end), State: ledger.Ended, Base: on.base, Target: on.target, ExpiresAt: end, EndedAt: w.clock}
+		w.Grants.Index.Update(grant, w.clock)
+	}
+	for _, test := range []struct {
+		after time.Duration
+		want  []string
+	}{{0, []string{"a", "b"}}, {10*time.Minute + ledger.BaseKept - 1, []string{"a", "b"}}, {10*time.Minute + ledger.BaseKept, nil}} {
+		w.clock, target.kept = end.Add(-10*time.Minute).Add(test.after), nil
+		w.sweep(t.Context(), w.storage)
+		slices.Sort(target.kept)
+		if !slices.Equal(target.kept, test.want) {
+			t.Errorf("after %s the bases %v are looked after, want %v", test.after, target.kept, test.want)
+		}
+	}
+}
