@@ -71,7 +71,7 @@ func TestProviderContractOfSessions(t *testing.T) {
 		{"credential_type": "federation_token"},
 	} {
 		t.Run(options.Text("credential_type"), func(t *testing.T) {
-			decide := newTribunal(t)
+			decide := newCourt(t)
 			faults := providertest.NewFaults(t, servers.Cloud.API)
 			at := slices.IndexFunc(registry.Types(), func(kind provider.Type) bool { return kind.Name == "aws" })
 			opened := openProvider(t, registry.Types()[at], provider.Settings{
