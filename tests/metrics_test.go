@@ -217,7 +217,7 @@ func TestATargetThatHangsHoldsUpNobodyElse(t *testing.T) {
 }
 
 // outage is how long the target of a mass revocation is away.
-const outage = 30 * time.Second
+const outage = 2 * time.Minute
 
 // A target that is away when hundreds of leases are revoked at once: after it has
 // come back all of them end, with nobody's help.
@@ -276,7 +276,7 @@ func TestATargetIsAwayDuringAMassRevocation(t *testing.T) {
 		got, _ := scrape(t, client, "precision", "X-Vault-Token", "")(name, "target=store", "type=minio")
 		return got
 	}
-	eventually(t, "the outage is noticed", 20*time.Second, func() bool {
+	eventually(t, "the outage is noticed", time.Minute, func() bool {
 		return gauge("precision_target_up") == 0 && gauge("precision_unended_grants") == leases
 	})
 	time.Sleep(outage)
@@ -287,7 +287,7 @@ func TestATargetIsAwayDuringAMassRevocation(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	eventually(t, "all grants have ended", 100*time.Second, func() bool {
+	eventually(t, "all grants have ended", 3*time.Minute, func() bool {
 		return gauge("precision_live_grants") == 0 && gauge("precision_unended_grants") == 0
 	})
 	for _, one := range minted {
