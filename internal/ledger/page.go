@@ -27,7 +27,7 @@ type Selection struct {
 	From   time.Time         // those that had their latest end then or later
 	After  string            // those with greater ids; empty for all
 	Limit  int               // how many, at least 1
-	Skip   func(string) bool // whose ids need not be looked at
+	Skip   func(string) bool // whose ids are not to be looked at, as of grants that aren't finished
 	Wanted func(Grant) bool
 }
 
@@ -71,7 +71,7 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 	}
 	ids = slices.DeleteFunc(ids, func(id string) bool { return id <= want.After || (want.Skip != nil && want.Skip(id)) })
 	slices.Sort(ids)
-	found := map[string]Grant{}
+	found, open := map[string]Grant{}, map[string]bool{}
 	last, wanted := "", len(p.Grants)
 	for len(ids) > 0 && last == "" {
 		some := ids[:min(len(ids), batch)]
@@ -84,7 +84,9 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 				p.Damaged++
 			case read.err != nil:
 				return 0, read.err
-			case read.grant.Finished():
+			case !read.grant.Finished():
+				open[read.id] = true
+			default:
 				found[read.id] = read.grant
 				if want.Wanted(read.grant) {
 					wanted++
@@ -109,6 +111,11 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 		}
 		segmented += len(grants)
 		for _, grant := range grants {
+			// A record is newer: what was found at a target after it was packed has one again.
+			_, newer := found[grant.ID]
+			if newer || open[grant.ID] || (want.Skip != nil && want.Skip(grant.ID)) {
+				continue
+			}
 			if grant.ID > want.After && (last == "" || grant.ID <= last) {
 				found[grant.ID] = grant
 			}

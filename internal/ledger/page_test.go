@@ -98,6 +98,46 @@ func TestAPageIsSelected(t *testing.T) {
 	}
 }
 
+// A grant that was packed and is to be ended again, since something of it was
+// found at its target, is not called ended by its segment.
+func TestAPackedGrantIsToEndAgain(t *testing.T) {
+	storage := &logical.InmemStorage{}
+	grant := some(-time.Second)
+	grant.State, grant.Ending = Ended, LeaseRevoked
+	if err := Put(t.Context(), storage, grant); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Pack(t.Context(), storage, pastBucket); err != nil {
+		t.Fatal(err)
+	}
+	read := func(skip func(string) bool) []Grant {
+		page, err := Finished(t.Context(), storage, Selection{Limit: 10, Skip: skip, Wanted: func(Grant) bool { return true }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page.Grants
+	}
+	if got := read(nil); len(got) != 1 {
+		t.Fatalf("got %d grants of the segment, want 1", len(got))
+	}
+	grant.State = Ending
+	if err := Put(t.Context(), storage, grant); err != nil {
+		t.Fatal(err)
+	}
+	for name, skip := range map[string]func(string) bool{"known": func(string) bool { return true }, "not known": nil} {
+		if got := read(skip); len(got) > 0 {
+			t.Errorf("%s in memory: the grant is called %s while it is ended again", name, got[0].State)
+		}
+	}
+	grant.State, grant.EndedAt = Ended, now.Add(time.Minute)
+	if err := Put(t.Context(), storage, grant); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(nil); len(got) != 1 || !got[0].EndedAt.Equal(grant.EndedAt) {
+		t.Errorf("got %+v, want the record's word", got)
+	}
+}
+
 // What can't be read is counted, and hides nothing else.
 func TestAPageWithDamage(t *testing.T) {
 	storage, finished := filled(t)
