@@ -21,8 +21,8 @@ import (
 type keeper struct {
 	*providertest.Fake
 	hangs bool
-	mu   sync.Mutex
-	kept []string
+	mu    sync.Mutex
+	kept  []string
 }
 
 func (k *keeper) Base(provider.Handle) string { return "" }
