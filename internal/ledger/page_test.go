@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -135,6 +136,41 @@ func TestAPackedGrantIsToEndAgain(t *testing.T) {
 	}
 	if got := read(nil); len(got) != 1 || !got[0].EndedAt.Equal(grant.EndedAt) {
 		t.Errorf("got %+v, want the record's word", got)
+	}
+}
+
+// A page holds what it has room for, however much a bucket's history has.
+func TestASmallPageOfALongHistory(t *testing.T) {
+	storage := &logical.InmemStorage{}
+	const grants = 20_000
+	for range grants {
+		grant := some(-time.Second)
+		grant.State, grant.Ending = Ended, LeaseRevoked
+		if err := Put(t.Context(), storage, grant); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Pack(t.Context(), storage, pastBucket); err != nil {
+		t.Fatal(err)
+	}
+	held := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before, most, asked := held(), uint64(0), 0
+	page, err := Finished(t.Context(), storage, Selection{Limit: 1, Wanted: func(Grant) bool {
+		if asked++; asked == grants-1 {
+			most = held()
+		}
+		return true
+	}})
+	if err != nil || len(page.Grants) != 1 || page.Next != page.Grants[0].ID {
+		t.Fatalf("got %d grants and %q: %v", len(page.Grants), page.Next, err)
+	}
+	if each := float64(most-before) / grants; each > 800 { // a grant takes some 2 kB
+		t.Errorf("a page of one grant takes %.0f bytes for each of the history", each)
 	}
 }
 
