@@ -53,9 +53,9 @@ type backend struct {
 	// can take a while, and no mint waits for it.
 	edits sync.Mutex
 	// definitions is held while a target is written or deleted, after edits; and,
-	// for reading, from the time that a mint looks its target up until its grant
-	// is in the ledger, so that a target is not deleted or moved under a grant
-	// that it can't see yet.
+	// for reading, while a mint makes sure of its target and puts its grant into
+	// the ledger's index, so that a target is not deleted or moved under a grant
+	// that can't be seen yet.
 	definitions sync.RWMutex
 	rotating    sync.Mutex // held while a root credential is rotated, or what that has left is cleared away
 }

@@ -49,7 +49,7 @@ func nameIn(data *framework.FieldData, field string) (string, error) {
 }
 
 // maxDuration is longer than a credential for one task can have to live, and as
-// long as a session may be on MinIO.
+// long as a session may be on MinIO. The ledger's retention is bounded by it, too.
 const maxDuration = 365 * 24 * time.Hour
 
 // checkDuration reads a duration as Vault does. The framework would turn 500ms
@@ -64,7 +64,7 @@ func checkDuration(field string, raw any) error {
 	case duration < time.Second || duration%time.Second != 0:
 		return invalid.Field(field, text, "not one second or more, in whole seconds", remedy)
 	case duration > maxDuration:
-		return invalid.Field(field, text, "longer than anything a credential is for", remedy)
+		return invalid.Field(field, text, "longer than 8760h", "give 8760h or less")
 	}
 	return nil
 }

@@ -190,6 +190,15 @@ func leasePrefix(role, task string) string {
 	return strings.TrimSuffix("creds/"+role+"/"+task, "/")
 }
 
+// leasePrefixOf is what a grant's lease starts with, or empty where that is not
+// known: a record that was lost has no role, and "creds/" would be the mount's.
+func leasePrefixOf(mount string, grant ledger.Grant) string {
+	if grant.Role == "" {
+		return ""
+	}
+	return mount + leasePrefix(grant.Role, grant.Task)
+}
+
 // leasePrefixes end the live grants of a query, and no other live grant.
 type leasePrefixes struct {
 	live  int      // grants of the query
@@ -224,6 +233,10 @@ func prefixesOf(index *ledger.Index, query ledger.Query, now time.Time) leasePre
 		all := 0
 		for _, grants := range byTask {
 			all += grants
+		}
+		if role == "" { // see leasePrefixOf
+			found.left += all
+			continue
 		}
 		_, without := byTask[""]
 		if (ofRole || without) && all == index.Count(ledger.Query{Role: role}, now) {

@@ -203,6 +203,24 @@ func TestLeasePrefixesAreExact(t *testing.T) {
 	}
 }
 
+// What of a grant only its lease or its target knew has no role: no prefix is
+// given for it, least of all the whole mount's.
+func TestAGrantWithoutARoleHasNoLeasePrefix(t *testing.T) {
+	now := time.Now()
+	end := now.Add(time.Hour)
+	lost := ledger.Grant{ID: ledger.NewID(end), State: ledger.Ending, Target: "db", ExpiresAt: end}
+	index := ledger.NewIndex()
+	index.Update(lost, now)
+	for _, query := range []ledger.Query{{}, {Target: "db"}} {
+		if got := prefixesOf(index, query, now); got.live != 1 || len(got.exact) > 0 || got.left != 1 {
+			t.Errorf("%+v: got %+v, want one grant that no prefix names", query, got)
+		}
+	}
+	if got := describe(&logical.Request{MountPoint: "precision/"}, lost, now)["lease_prefix"]; got != "" {
+		t.Errorf("its lease prefix is %q", got)
+	}
+}
+
 // One grant says all that is known of it, from memory, from its record, and from
 // another process.
 func TestOneGrant(t *testing.T) {

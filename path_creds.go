@@ -3,15 +3,17 @@ package precision
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
@@ -82,15 +84,12 @@ func taskField() *framework.FieldSchema {
 }
 
 func (b *backend) mint(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	b.definitions.RLock()
-	recorded := sync.OnceFunc(b.definitions.RUnlock)
-	defer recorded()
 	order, warnings, err := b.order(ctx, req, data)
 	if err != nil {
 		b.countRefusal(ctx, req, data, err)
 		return refuse(err)
 	}
-	order.Recorded = recorded
+	order.Hold = func() (func(), error) { return b.holdTarget(ctx, req.Storage, order) }
 	issued, err := b.grants.Issue(ctx, req.Storage, order)
 	if err != nil {
 		return refuse(err)
@@ -112,6 +111,23 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	response.Warnings = append(warnings, issued.Credential.Warnings...)
 	b.observed.note(order.Role, issued.Credential)
 	return response, nil
+}
+
+// holdTarget keeps an order's target from being deleted or moved to another system
+// until release is called, if that has not happened since the order was filled in.
+// Until then nothing is held: what a target is asked before a mint can take long,
+// and who writes a target meanwhile would stop the mints on all of them.
+func (b *backend) holdTarget(ctx context.Context, storage logical.Storage, order lifecycle.Order) (release func(), err error) {
+	b.definitions.RLock()
+	opened, err := b.openTarget(ctx, storage, order.Target)
+	if err == nil && opened.system == order.System {
+		return b.definitions.RUnlock, nil
+	}
+	b.definitions.RUnlock()
+	if err == nil || errors.Is(err, errNoTarget) {
+		err = logical.CodedError(http.StatusServiceUnavailable, fmt.Sprintf("target %q was changed or deleted while the credential was being prepared; try again", order.Target))
+	}
+	return nil, err
 }
 
 // countRefusal counts an order that was refused before it got to its target.

@@ -213,7 +213,7 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"expires_at":     stamp(grant.ExpiresAt),
 		"ended_at":       stamp(grant.EndedAt),
 		"handle":         grant.Handle,
-		"lease_prefix":   req.MountPoint + leasePrefix(grant.Role, grant.Task),
+		"lease_prefix":   leasePrefixOf(req.MountPoint, grant),
 	}
 }
 

@@ -92,12 +92,12 @@ func (b *backend) pathTidy() []*framework.Path {
 			Fields: map[string]*framework.FieldSchema{
 				"retention": {
 					Type:         framework.TypeDurationSecond,
-					Description:  "How long grants are remembered after their latest end: an hour or more. Default: 720h.",
+					Description:  "How long grants are remembered after their latest end: from 1h to 8760h. Default: 720h.",
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Retention"},
 				},
 				"orphan_interval": {
 					Type:         framework.TypeDurationSecond,
-					Description:  "How often targets are searched for what the ledger does not know: a minute or more. Default: 1h.",
+					Description:  "How often targets are searched for what the ledger does not know: from 1m to 8760h. Default: 1h.",
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Orphan interval"},
 				},
 			},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,6 +39,9 @@ func TestTidyConfig(t *testing.T) {
 		if response, err := e.try(logical.UpdateOperation, "tidy-config", map[string]any{field: value, "retention_": nil}); err != nil || !response.IsError() {
 			t.Errorf("%s=%v is not refused: %v %v", field, value, response, err)
 		}
+	}
+	if response, err := e.try(logical.UpdateOperation, "tidy-config", map[string]any{"retention": "8761h"}); err != nil || !strings.Contains(response.Error().Error(), "8760h or less") {
+		t.Errorf("a retention that is too long is refused without a bound: %v %v", response, err)
 	}
 	if got := read(); got != "map[orphan_interval:90 retention:7200]" {
 		t.Errorf("after refusals, they are %s", got)

@@ -13,6 +13,7 @@ package ledger
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base32"
 	"errors"
 	"fmt"
@@ -141,11 +142,21 @@ var (
 // bucket in 8 hexadecimal digits, then 80 random bits.
 func NewID(expiresAt time.Time) string { return bucket(expiresAt) + random(10) }
 
+// DerivedID is an id for what bears none: the same each time that it is met.
+func DerivedID(expiresAt time.Time, of string) string {
+	sum := sha256.Sum256([]byte(of))
+	return bucket(expiresAt) + lower32(sum[:10])
+}
+
 // random draws bytes and writes them in lower-case base32.
 func random(bytes int) string {
 	drawn := make([]byte, bytes)
 	_, _ = rand.Read(drawn) // never fails: https://pkg.go.dev/crypto/rand#Read
-	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(drawn))
+	return lower32(drawn)
+}
+
+func lower32(bytes []byte) string {
+	return strings.ToLower(base32.StdEncoding.WithPadding(base32.NoPadding).EncodeToString(bytes))
 }
 
 func bucket(expiresAt time.Time) string {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -27,7 +28,7 @@ type Selection struct {
 	From   time.Time         // those that had their latest end then or later
 	After  string            // those with greater ids; empty for all
 	Limit  int               // how many, at least 1
-	Skip   func(string) bool // whose ids need not be looked at
+	Skip   func(string) bool // whose ids are not to be looked at, as of grants that aren't finished
 	Wanted func(Grant) bool
 }
 
@@ -71,7 +72,7 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 	}
 	ids = slices.DeleteFunc(ids, func(id string) bool { return id <= want.After || (want.Skip != nil && want.Skip(id)) })
 	slices.Sort(ids)
-	found := map[string]Grant{}
+	found, recorded := map[string]Grant{}, map[string]bool{}
 	last, wanted := "", len(p.Grants)
 	for len(ids) > 0 && last == "" {
 		some := ids[:min(len(ids), batch)]
@@ -84,9 +85,10 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 				p.Damaged++
 			case read.err != nil:
 				return 0, read.err
-			case read.grant.Finished():
-				found[read.id] = read.grant
-				if want.Wanted(read.grant) {
+			default:
+				recorded[read.id] = true
+				if read.grant.Finished() && want.Wanted(read.grant) {
+					found[read.id] = read.grant
 					wanted++
 				}
 			}
@@ -100,18 +102,22 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 		return 0, err
 	}
 	for _, number := range numbers {
-		grants, err := readSegment(ctx, storage, bucket, number)
+		err := walkSegment(ctx, storage, bucket, number, func(grant Grant) {
+			segmented++
+			// A record is newer: what was found at a target after it was packed has one again.
+			if recorded[grant.ID] || (want.Skip != nil && want.Skip(grant.ID)) {
+				return
+			}
+			if grant.ID > want.After && (last == "" || grant.ID <= last) && want.Wanted(grant) {
+				found[grant.ID] = grant
+				p.trim(found, want)
+			}
+		})
 		switch {
 		case errors.Is(err, ErrDamaged):
 			p.Damaged++
 		case err != nil && !errors.Is(err, ErrNotFound): // not one retired since
 			return 0, err
-		}
-		segmented += len(grants)
-		for _, grant := range grants {
-			if grant.ID > want.After && (last == "" || grant.ID <= last) {
-				found[grant.ID] = grant
-			}
 		}
 	}
 	p.add(found, want)
@@ -121,15 +127,21 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 	return segmented, nil
 }
 
-// add puts what is wanted of a bucket on the page, as far as there is room.
-func (p *Page) add(found map[string]Grant, want Selection) {
-	var wanted []Grant
-	for _, grant := range found {
-		if want.Wanted(grant) {
-			wanted = append(wanted, grant)
-		}
+// trim drops what there will be no room for: a bucket's segments may have far more
+// than a page. One more is kept, to tell that there is a next page.
+func (p *Page) trim(found map[string]Grant, want Selection) {
+	most := want.Limit - len(p.Grants) + 1
+	if len(found) < most+batch {
+		return
 	}
-	slices.SortFunc(wanted, func(a, b Grant) int { return cmp.Compare(a.ID, b.ID) })
+	for _, id := range slices.Sorted(maps.Keys(found))[most:] {
+		delete(found, id)
+	}
+}
+
+// add puts what was found in a bucket on the page, as far as there is room.
+func (p *Page) add(found map[string]Grant, want Selection) {
+	wanted := slices.SortedFunc(maps.Values(found), func(a, b Grant) int { return cmp.Compare(a.ID, b.ID) })
 	if room := want.Limit - len(p.Grants); len(wanted) > room {
 		wanted = wanted[:room]
 		p.Next = wanted[room-1].ID

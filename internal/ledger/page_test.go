@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -95,6 +96,81 @@ func TestAPageIsSelected(t *testing.T) {
 	})
 	if err != nil || !slices.Equal(idsOf(page.Grants), finished[55:56]) {
 		t.Errorf("got %d grants, want the one that is not skipped: %v", len(page.Grants), err)
+	}
+}
+
+// A grant that was packed and is to be ended again, since something of it was
+// found at its target, is not called ended by its segment.
+func TestAPackedGrantIsToEndAgain(t *testing.T) {
+	storage := &logical.InmemStorage{}
+	grant := some(-time.Second)
+	grant.State, grant.Ending = Ended, LeaseRevoked
+	if err := Put(t.Context(), storage, grant); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Pack(t.Context(), storage, pastBucket); err != nil {
+		t.Fatal(err)
+	}
+	read := func(skip func(string) bool) []Grant {
+		page, err := Finished(t.Context(), storage, Selection{Limit: 10, Skip: skip, Wanted: func(Grant) bool { return true }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return page.Grants
+	}
+	if got := read(nil); len(got) != 1 {
+		t.Fatalf("got %d grants of the segment, want 1", len(got))
+	}
+	grant.State = Ending
+	if err := Put(t.Context(), storage, grant); err != nil {
+		t.Fatal(err)
+	}
+	for name, skip := range map[string]func(string) bool{"known": func(string) bool { return true }, "not known": nil} {
+		if got := read(skip); len(got) > 0 {
+			t.Errorf("%s in memory: the grant is called %s while it is ended again", name, got[0].State)
+		}
+	}
+	grant.State, grant.EndedAt = Ended, now.Add(time.Minute)
+	if err := Put(t.Context(), storage, grant); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(nil); len(got) != 1 || !got[0].EndedAt.Equal(grant.EndedAt) {
+		t.Errorf("got %+v, want the record's word", got)
+	}
+}
+
+// A page holds what it has room for, however much a bucket's history has.
+func TestASmallPageOfALongHistory(t *testing.T) {
+	storage := &logical.InmemStorage{}
+	const grants = 20_000
+	for range grants {
+		grant := some(-time.Second)
+		grant.State, grant.Ending = Ended, LeaseRevoked
+		if err := Put(t.Context(), storage, grant); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := Pack(t.Context(), storage, pastBucket); err != nil {
+		t.Fatal(err)
+	}
+	held := func() uint64 {
+		var stats runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before, most, asked := held(), uint64(0), 0
+	page, err := Finished(t.Context(), storage, Selection{Limit: 1, Wanted: func(Grant) bool {
+		if asked++; asked == grants-1 {
+			most = held()
+		}
+		return true
+	}})
+	if err != nil || len(page.Grants) != 1 || page.Next != page.Grants[0].ID {
+		t.Fatalf("got %d grants and %q: %v", len(page.Grants), page.Next, err)
+	}
+	if each := float64(most-before) / grants; each > 800 { // a grant takes some 2 kB
+		t.Errorf("a page of one grant takes %.0f bytes for each of the history", each)
 	}
 }
 

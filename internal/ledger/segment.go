@@ -120,29 +120,36 @@ func segmented(ctx context.Context, storage logical.Storage, bucket string) (ids
 // readSegment returns the grants of a segment, and if it is damaged those before
 // the damage.
 func readSegment(ctx context.Context, storage logical.Storage, bucket string, number int) ([]Grant, error) {
+	var grants []Grant
+	err := walkSegment(ctx, storage, bucket, number, func(grant Grant) { grants = append(grants, grant) })
+	return grants, err
+}
+
+// walkSegment calls with one grant of a segment after the other: a segment can
+// have tens of thousands.
+func walkSegment(ctx context.Context, storage logical.Storage, bucket string, number int, call func(Grant)) error {
 	entry, err := storage.Get(ctx, segmentKey(bucket, number))
 	if err != nil {
-		return nil, fmt.Errorf("ledger: reading history of bucket %s: %w", bucket, err)
+		return fmt.Errorf("ledger: reading history of bucket %s: %w", bucket, err)
 	}
 	if entry == nil {
-		return nil, ErrNotFound
+		return ErrNotFound
 	}
 	damaged := func(err error) error {
 		return fmt.Errorf("%w: segment %d of bucket %s: %w", ErrDamaged, number, bucket, err)
 	}
 	reader, err := gzip.NewReader(bytes.NewReader(entry.Value))
 	if err != nil {
-		return nil, damaged(err)
+		return damaged(err)
 	}
-	var grants []Grant
 	for lines := json.NewDecoder(reader); ; {
 		var grant Grant
 		switch err := lines.Decode(&grant); {
 		case errors.Is(err, io.EOF):
-			return grants, nil
+			return nil
 		case err != nil:
-			return grants, damaged(err)
+			return damaged(err)
 		}
-		grants = append(grants, grant)
+		call(grant)
 	}
 }

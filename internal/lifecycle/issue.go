@@ -38,8 +38,10 @@ type Order struct {
 	// Limit refuses, if set, a grant for which there is no room among those that
 	// live. It is called while nothing else is admitted, and must be quick.
 	Limit func(ledger.Counts) error
-	// Recorded is called, if set, once the grant is in the ledger's index.
-	Recorded func()
+	// Hold is called, if set, before the grant is put into the ledger's index, and
+	// refuses where its target is not any more what it was; what it returns is
+	// called after. It must be quick.
+	Hold func() (release func(), err error)
 }
 
 // Issued is a grant whose credential works, and what the caller gets of it.
@@ -209,11 +211,8 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 			return err
 		}
 	}
-	if err := m.Index.Admit(grant, grant.IssuedAt, order.Limit); err != nil {
+	if err := m.admit(grant, order); err != nil {
 		return err
-	}
-	if order.Recorded != nil {
-		order.Recorded()
 	}
 	// A caller who hangs up must not leave open whether storage has taken it.
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
@@ -224,6 +223,17 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 		return err
 	}
 	return nil
+}
+
+func (m *Manager) admit(grant ledger.Grant, order Order) error {
+	if order.Hold != nil {
+		release, err := order.Hold()
+		if err != nil {
+			return err
+		}
+		defer release()
+	}
+	return m.Index.Admit(grant, grant.IssuedAt, order.Limit)
 }
 
 // abandon ends a grant that nobody will hold. What it can't end is left to the

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -19,10 +20,12 @@ func (s *Sweeper) Keep(storage logical.Storage) {
 // keepLimit bounds the keeping up of one base.
 const keepLimit = 30 * time.Second
 
-// keep has every base that grants hang on looked after.
+// keep has every base that grants hang on looked after. A target that has not
+// answered in time is not asked for its other bases: what is due elsewhere waits.
 func (s *Sweeper) keep(ctx context.Context, storage logical.Storage, now time.Time) {
 	turns := make(chan struct{}, atOnce)
 	var all sync.WaitGroup
+	var away sync.Map // by target
 	for _, grant := range s.Grants.Index.Hanging(now) {
 		target, err := s.Open(ctx, storage, grant)
 		if err != nil {
@@ -34,11 +37,18 @@ func (s *Sweeper) keep(ctx context.Context, storage logical.Storage, now time.Ti
 			continue
 		}
 		turns <- struct{}{}
+		if _, silent := away.Load(grant.Target); silent {
+			<-turns
+			continue
+		}
 		all.Go(func() {
 			defer func() { <-turns }()
 			limited, cancel := context.WithTimeout(ctx, keepLimit)
 			defer cancel()
 			if err := keeper.Keep(limited, grant.Base); err != nil && ctx.Err() == nil {
+				if errors.Is(limited.Err(), context.DeadlineExceeded) {
+					away.Store(grant.Target, true)
+				}
 				s.Log.Warn("what ends sessions early could not be looked after; it is tried again in a minute", "base", grant.Base, "target", grant.Target, "error", err)
 			}
 		})

@@ -3,9 +3,11 @@ package sweep
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -18,8 +20,9 @@ import (
 // keeper is told which bases to look after.
 type keeper struct {
 	*providertest.Fake
-	mu   sync.Mutex
-	kept []string
+	hangs bool
+	mu    sync.Mutex
+	kept  []string
 }
 
 func (k *keeper) Base(provider.Handle) string { return "" }
@@ -28,7 +31,10 @@ func (k *keeper) Remember(provider.Ledger) {}
 
 func (k *keeper) Forget(provider.Handle) {}
 
-func (k *keeper) Keep(_ context.Context, base string) error {
+func (k *keeper) Keep(ctx context.Context, base string) error {
+	if k.hangs {
+		<-ctx.Done()
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.kept = append(k.kept, base)
@@ -63,4 +69,34 @@ func TestBasesAreLookedAfter(t *testing.T) {
 			t.Errorf("after %s the bases %v are looked after, want %v", test.after, target.kept, test.want)
 		}
 	}
+}
+
+// A target that hangs holds a sweep up once, however many bases it has.
+func TestBasesOfATargetThatHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		silent, other := &keeper{Fake: w.target, hangs: true}, &keeper{Fake: w.target}
+		w.Open = func(_ context.Context, _ logical.Storage, grant ledger.Grant) (provider.Provider, error) {
+			if grant.Target == "silent" {
+				return silent, nil
+			}
+			return other, nil
+		}
+		const bases = 5 * atOnce
+		end := w.clock.Add(time.Hour)
+		for i := range bases {
+			for _, target := range []string{"silent", "other"} {
+				grant := ledger.Grant{ID: ledger.NewID(end), State: ledger.Pending, Base: fmt.Sprint(target, i), Target: target, ExpiresAt: end}
+				w.Grants.Index.Update(grant, w.clock)
+			}
+		}
+		started := time.Now() // of the bubble's clock
+		w.sweep(t.Context(), w.storage)
+		if took := time.Since(started); took > keepLimit {
+			t.Errorf("the sweep was held up for %s", took)
+		}
+		if len(silent.kept) > atOnce || len(other.kept) != bases {
+			t.Errorf("asked the silent target %d times, and looked after %d of the other's %d bases", len(silent.kept), len(other.kept), bases)
+		}
+	})
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -120,7 +121,10 @@ func (l *look) again(ctx context.Context, marked provider.Marked, grant ledger.G
 func (l *look) unknown(ctx context.Context, marked provider.Marked) {
 	id, endsAt := marked.Grant, marked.ExpiresAt
 	if !ledger.IsID(id) {
-		id = ledger.NewID(endsAt)
+		id = ledger.DerivedID(endsAt, fmt.Sprint(l.target.System, marked.Handle)) // a map is printed in order
+		if _, known := l.Grants.Index.Get(id); known {
+			return // as above: ending it has failed before
+		}
 	} else if latest, err := ledger.LatestEnd(id); err == nil && !endsAt.IsZero() && latest.After(endsAt) {
 		endsAt = latest // part of the mark, too: renewals may have moved the end
 	}

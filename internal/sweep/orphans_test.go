@@ -146,6 +146,24 @@ func TestAnOrphanWithoutAnID(t *testing.T) {
 	}
 }
 
+// It is one grant of the ledger, however often it is met.
+func TestAnOrphanWithoutAnIDThatCanNotBeEnded(t *testing.T) {
+	w, target := found(t)
+	w.leave(target, w.clock.Add(-time.Hour)).Grant = "by hand"
+	w.target.OnRevoke = func() error { return errors.New("no") }
+	for range 5 {
+		w.clock = w.clock.Add(2 * time.Hour)
+		w.sweep(t.Context(), w.storage)
+	}
+	if got := len(w.Grants.Index.Open(ledger.Query{}, w.clock)); got != 1 {
+		t.Errorf("the ledger has %d grants of one object", got)
+	}
+	w.target.OnRevoke = nil
+	w.clock = w.clock.Add(2 * time.Hour)
+	w.sweep(t.Context(), w.storage)
+	w.wantLive(0)
+}
+
 // What lives is left to its lease, and what is left of a finished grant is ended
 // again, from a record and from the history, but not while a list may be stale.
 func TestWhatTheLedgerKnows(t *testing.T) {

@@ -278,7 +278,7 @@ func (s *Sweeper) end(ctx context.Context, storage logical.Storage, grant ledger
 	err := s.away[grant.Target]
 	s.mu.Unlock()
 	if err != nil {
-		return err
+		return &sparedError{err}
 	}
 	target, err := s.targets.get(ctx, storage, grant)
 	if err != nil {
@@ -294,6 +294,12 @@ func (s *Sweeper) end(ctx context.Context, storage logical.Storage, grant ledger
 	}
 	return err
 }
+
+// sparedError is of a grant whose target was not asked, since it had not answered
+// for another one.
+type sparedError struct{ error }
+
+func (e *sparedError) Unwrap() error { return e.error }
 
 // again has a grant tried again. One whose target is not there is looked at each
 // lastPause, and said once.
@@ -328,7 +334,7 @@ func (s *Sweeper) again(grant ledger.Grant, err error) {
 		return
 	}
 	level := hclog.Warn
-	if unavailable := new(lifecycle.UnavailableError); errors.As(err, &unavailable) {
+	if unavailable, spared := new(lifecycle.UnavailableError), new(sparedError); errors.As(err, &unavailable) || errors.As(err, &spared) {
 		level = hclog.Debug // that its target does not answer has been said
 	}
 	s.Log.Log(level, "a grant could not be ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt, "again_in", tried.pause, "error", err)

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"sync/atomic"
@@ -308,6 +309,24 @@ func TestATargetThatDoesNotAnswerIsLeftOut(t *testing.T) {
 	w.target.OnRevoke = nil
 	w.clock = w.clock.Add(time.Minute)
 	w.want(Result{Ended: grants})
+}
+
+// Of a target that does not answer, the log has the grants that it was asked for:
+// there may be a hundred thousand others.
+func TestATargetThatDoesNotAnswerDoesNotFillTheLog(t *testing.T) {
+	w := newWorld(t)
+	const grants = 5 * atOnce
+	for range grants {
+		w.issue(time.Minute)
+	}
+	w.target.OnRevoke = func() error { return context.DeadlineExceeded }
+	var log bytes.Buffer
+	w.Log = hclog.New(&hclog.LoggerOptions{Output: &log, Level: hclog.Info})
+	w.clock = w.clock.Add(time.Hour)
+	w.want(Result{Failed: grants})
+	if got := bytes.Count(log.Bytes(), []byte("could not be ended")); got == 0 || got > atOnce {
+		t.Errorf("the log has %d grants", got)
+	}
 }
 
 // What a sweep has done is counted.
