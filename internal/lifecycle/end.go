@@ -210,15 +210,11 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	return nil
 }
 
-// leaseRounding is how long before the credential's end its lease may run out: a
-// lease is in whole seconds, rounded down.
-const leaseRounding = time.Second
-
 func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 	switch {
 	case order.Cause != "":
 		return order.Cause
-	case grant.Live(m.Now().Add(leaseRounding)):
+	case grant.Live(m.Now()):
 		return ledger.LeaseRevoked
 	default:
 		return ledger.LeaseExpired

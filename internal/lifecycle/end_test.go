@@ -342,20 +342,3 @@ func TestWhoKeepsTheLedgerInMemory(t *testing.T) {
 		}
 	})
 }
-
-// Vault ends a lease when its whole seconds have passed, which is before the
-// credential's end: that is no revocation.
-func TestALeaseThatRunsOutHasExpired(t *testing.T) {
-	for before, want := range map[time.Duration]ledger.Cause{0: ledger.LeaseExpired, 2 * time.Second: ledger.LeaseRevoked} {
-		w := newWorld(t)
-		issued := w.issue(time.Minute)
-		w.clock = w.clock.Add(issued.Lease - before)
-		if !w.clock.Before(issued.Grant.ExpiresAt) {
-			t.Fatal("the lease does not end before its credential")
-		}
-		if err := w.end(issued); err != nil {
-			t.Fatal(err)
-		}
-		w.expect(0, ledger.Ended, want)
-	}
-}
