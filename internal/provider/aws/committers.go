@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -18,7 +19,7 @@ type committers struct {
 	mu      sync.Mutex
 	ledger  provider.Ledger // nil until Remember
 	mark    *revocation.Mark
-	by      map[string]*committer    // base
+	by      map[string]*committer    // whose policies it writes, see holderARN
 	refused map[revocation.Code]bool // what STS has refused to make, until it is revoked
 }
 
@@ -59,6 +60,7 @@ func (c *committers) await(ctx context.Context, base string, using *client) (*co
 
 // of is the committer of a base, and uses that client from now on.
 func (c *committers) of(ctx context.Context, base string, using *client) (*committer, error) {
+	base = holderARN(base)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if one := c.by[base]; one != nil {
@@ -155,7 +157,7 @@ func (c *committers) wasUnmade(code revocation.Code) bool {
 // forget lets a name go that nothing is minted with.
 func (c *committers) forget(handle provider.Handle) {
 	c.mu.Lock()
-	committer := c.by[handle[handleBase]]
+	committer := c.by[holderARN(handle[handleBase])]
 	c.mu.Unlock()
 	if one, err := named(handle); err == nil && committer != nil {
 		committer.Forget(one.Code)
@@ -166,7 +168,19 @@ func (c *committers) forget(handle provider.Handle) {
 func (a *account) Remember(ledger provider.Ledger) { a.bases.remember(ledger) }
 
 // Base implements provider.Committed.
-func (a *account) Base(handle provider.Handle) string { return handle[handleBase] }
+func (a *account) Base(handle provider.Handle) string { return holderARN(handle[handleBase]) }
+
+// holderARN is a base's ARN without its path. To IAM's calls the name alone says
+// whose policies are meant: a role that is written with another path, as by
+// mistake, or a user that was moved, must not have a second committer, which would
+// withdraw what the first has denied.
+func holderARN(base string) string {
+	kind, path, found := strings.Cut(base, "/")
+	if !found {
+		return base
+	}
+	return kind + "/" + path[strings.LastIndex(path, "/")+1:]
+}
 
 // Keep implements provider.Keeper.
 func (a *account) Keep(ctx context.Context, base string) error {
