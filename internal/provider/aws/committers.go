@@ -16,11 +16,10 @@ import (
 // policy would undo each other's. They outlive the providers that use them, since
 // a target is opened anew whenever its configuration is written.
 type committers struct {
-	mu      sync.Mutex
-	ledger  provider.Ledger // nil until Remember
-	mark    *revocation.Mark
-	by      map[string]*committer    // whose policies it writes, see holderARN
-	refused map[revocation.Code]bool // what STS has refused to make, until it is revoked
+	mu     sync.Mutex
+	ledger provider.Ledger // nil until Remember
+	mark   *revocation.Mark
+	by     map[string]*committer // whose policies it writes, see holderARN
 }
 
 // committer ends the sessions of one base.
@@ -30,7 +29,7 @@ type committer struct {
 }
 
 func newCommitters() *committers {
-	return &committers{by: map[string]*committer{}, refused: map[revocation.Code]bool{}}
+	return &committers{by: map[string]*committer{}}
 }
 
 func (c *committers) remember(ledger provider.Ledger) {
@@ -130,28 +129,6 @@ func restore(ledger provider.Ledger, base string, mark revocation.Mark, committe
 		}
 	}
 	_ = committer.Restore(live, revoked) // all bear the mark, and nobody else restores it
-}
-
-// unmade notes that no session was made for a handle, so that none has to be
-// denied.
-func (c *committers) unmade(handle provider.Handle) {
-	one, err := named(handle)
-	if err != nil {
-		return
-	}
-	c.forget(handle)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refused[one.Code] = true
-}
-
-// wasUnmade says so, once.
-func (c *committers) wasUnmade(code revocation.Code) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	refused := c.refused[code]
-	delete(c.refused, code)
-	return refused
 }
 
 // forget lets a name go that nothing is minted with.
