@@ -131,6 +131,17 @@ func restore(ledger provider.Ledger, base string, mark revocation.Mark, committe
 	_ = committer.Restore(live, revoked) // all bear the mark, and nobody else restores it
 }
 
+// overtaken says whether a name that was drawn has been ended before a session was
+// minted with it. It may have been among those that were ended with others when the
+// ledger did not know it yet, and so could not say so.
+func (c *committers) overtaken(handle provider.Handle) bool {
+	c.mu.Lock()
+	committer := c.by[holderARN(handle[handleBase])]
+	c.mu.Unlock()
+	one, err := named(handle)
+	return err == nil && committer != nil && !committer.Lives(one.Code)
+}
+
 // forget lets a name go that nothing is minted with.
 func (c *committers) forget(handle provider.Handle) {
 	c.mu.Lock()

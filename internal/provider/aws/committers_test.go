@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -89,5 +90,35 @@ func TestSessionsAreAskedForAFewTimesOnly(t *testing.T) {
 		if asked.Load() != quickAttempts {
 			t.Errorf("%s: AWS was asked %d times, want %d", kind, asked.Load(), quickAttempts)
 		}
+	}
+}
+
+// A name that was ended between its drawing and its mint, with others or by
+// itself, is none that a session is minted with.
+func TestNoSessionIsMintedWithADeniedName(t *testing.T) {
+	var asked atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		action := r.FormValue("Action")
+		if action == "AssumeRole" {
+			asked.Add(1)
+		}
+		fmt.Fprintf(w, "<%[1]sResponse><%[1]sResult></%[1]sResult></%[1]sResponse>", action)
+	}))
+	defer server.Close()
+	opened := engineAs(t, engineUser, provider.Settings{"sts_endpoint": server.URL, "iam_endpoint": server.URL})
+	opened.Remember(blankLedger{t.Context()})
+	expiresAt := time.Now().Add(time.Hour).Truncate(time.Second)
+	handle, err := opened.Prepare(t.Context(), provider.Grant{
+		ID: "002da961utfd4w3opud7s2r7", Role: "upload", ExpiresAt: expiresAt, Options: provider.Settings{handleType: assumedRole, fieldBaseRole: testBase},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := opened.Revoke(t.Context(), handle); err != nil {
+		t.Fatal(err)
+	}
+	var unmade *provider.NotMade
+	if _, err := opened.Mint(t.Context(), handle, "{}", expiresAt); !errors.As(err, &unmade) || !errors.Is(err, provider.ErrUnavailable) || asked.Load() != 0 {
+		t.Errorf("got %v after %d calls", err, asked.Load())
 	}
 }

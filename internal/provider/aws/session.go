@@ -177,6 +177,9 @@ func named(handle provider.Handle) (revocation.Session, error) {
 
 // mint implements credentialType, in one call.
 func (s *sessions) mint(ctx context.Context, handle provider.Handle, policy provider.Policy, expiresAt time.Time) (provider.Credential, error) {
+	if s.bases.overtaken(handle) {
+		return provider.Credential{}, &provider.NotMade{Reason: fmt.Errorf("%w: the session's name was denied before it was minted; try again", provider.ErrUnavailable)}
+	}
 	limit, _ := s.longest()
 	// Not a second more than was asked for: a role's MaxSessionDuration is often
 	// just what its sessions live.

@@ -239,6 +239,15 @@ func (c *Committer) Forget(code Code) {
 	delete(c.live, code)
 }
 
+// Lives says whether a name is still one that a session may be minted with: it was
+// drawn, and is not to be denied.
+func (c *Committer) Lives(code Code) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, lives := c.live[code]
+	return lives
+}
+
 // Revoke ends sessions, and returns nil when AWS has acknowledged it. The ledger
 // must say that they are ending before. On an error they stay revoked: the next
 // commit or the next check ends them. Where ctx ends first, the commit goes on.
