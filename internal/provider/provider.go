@@ -176,8 +176,8 @@ func (s Settings) True(name string) bool {
 // has status 503.
 var ErrUnavailable = errors.New("the target can't do this at the moment")
 
-// NotMade is an error of Mint after which nothing was made for certain, so that
-// there is nothing to end.
+// NotMade is an error of Mint, or of RootRotator.NextRoot, after which nothing was
+// made for certain, so that there is nothing to end.
 type NotMade struct{ Reason error }
 
 func (e *NotMade) Error() string { return e.Reason.Error() }
