@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
@@ -82,6 +83,9 @@ func taskField() *framework.FieldSchema {
 }
 
 func (b *backend) mint(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	if err := b.awaitTarget(ctx, req, data); err != nil {
+		return refuse(err)
+	}
 	b.definitions.RLock()
 	recorded := sync.OnceFunc(b.definitions.RUnlock)
 	defer recorded()
@@ -112,6 +116,29 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	response.Warnings = append(warnings, issued.Credential.Warnings...)
 	b.observed.note(order.Role, issued.Credential)
 	return response, nil
+}
+
+// awaitTarget waits for what the target has to say before it can be minted on: not
+// while definitions is held, where the write of any target, and all mints behind
+// it, would wait, too. What is wrong with the order is said afterwards.
+func (b *backend) awaitTarget(ctx context.Context, req *logical.Request, data *framework.FieldData) error {
+	name, err := nameIn(data, "role")
+	if err != nil {
+		return nil
+	}
+	stored, err := b.openRole(ctx, req.Storage, name)
+	if err != nil {
+		return nil
+	}
+	opened, err := b.openTarget(ctx, req.Storage, stored.Target)
+	if err != nil {
+		return nil
+	}
+	readier, able := opened.provider.(provider.Readier)
+	if !able || b.grants.State(stored.Target).Down {
+		return nil
+	}
+	return readier.Ready(ctx, stored.Options)
 }
 
 // countRefusal counts an order that was refused before it got to its target.
