@@ -70,6 +70,7 @@ type Committer struct {
 
 	mu       sync.Mutex
 	live     map[Code]time.Time // when it no longer counts
+	doomed   map[Code]bool      // of these, those whose early end the ledger is being told of
 	revoked  map[Code]*revocation
 	denied   map[Prefix]time.Time // no name is drawn below, until then; zero: as long as it may be in force
 	counters map[string]int       // of roles' parts that had to advance
@@ -245,7 +246,7 @@ func (c *Committer) Lives(code Code) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	_, lives := c.live[code]
-	return lives
+	return lives && !c.doomed[code]
 }
 
 // Revoke ends sessions, and returns nil when AWS has acknowledged it. The ledger
