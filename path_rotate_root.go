@@ -94,6 +94,9 @@ func (b *backend) rotateRoot(ctx context.Context, req *logical.Request, data *fr
 	switch {
 	case errors.Is(err, errUnclear):
 		return refuse(err) // which one counts is seen when the note is read
+	case errors.As(err, new(*provider.NotMade)):
+		notes.forget(ctx) // what else there is, is not this rotation's
+		return refuse(err)
 	case err != nil:
 		notes.endOthers(ctx, rotator, plan)
 		return refuse(err)
@@ -207,12 +210,17 @@ func (n *notes) endOthers(ctx context.Context, rotator provider.RootRotator, pla
 		log.Warn("a root credential that is not in use could not be ended yet", "target", n.target, "error", err)
 		return false
 	}
+	n.forget(ctx)
+	return true
+}
+
+// forget deletes the notes.
+func (n *notes) forget(ctx context.Context) {
 	for _, id := range n.ids {
 		if err := framework.DeleteWAL(ctx, n.storage, id); err != nil {
-			log.Warn("the note of a rotation that is done could not be deleted", "target", n.target, "error", err)
+			n.backend.Logger().Warn("the note of a rotation that is done could not be deleted", "target", n.target, "error", err)
 		}
 	}
-	return true
 }
 
 // rollBack ends the credential that a rotation has left beside the one in use.

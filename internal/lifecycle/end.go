@@ -27,6 +27,9 @@ const (
 	endLimit = 2 * time.Minute
 	// rememberTimeout bounds the writing down of an end that has failed.
 	rememberTimeout = 5 * time.Second
+	// rounding is how much sooner than its credential a lease ends by itself: it is
+	// in whole seconds.
+	rounding = time.Second
 )
 
 var (
@@ -192,7 +195,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	if grant.State != ledger.Ending {
 		grant.Ending = m.cause(order, grant)
 	}
-	if order.Unasked || (base != "" && grant.State != ledger.Ending && grant.Live(m.Now())) {
+	if order.Unasked || (base != "" && grant.State != ledger.Ending && grant.Live(m.Now().Add(rounding))) {
 		grant.State = ledger.Ending
 		if err := m.write(ctx, storage, grant); err != nil {
 			return err
@@ -214,7 +217,7 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 	switch {
 	case order.Cause != "":
 		return order.Cause
-	case grant.Live(m.Now()):
+	case grant.Live(m.Now().Add(rounding)):
 		return ledger.LeaseRevoked
 	default:
 		return ledger.LeaseExpired

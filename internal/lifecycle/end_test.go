@@ -238,6 +238,34 @@ func TestWhatIsCommittedIsInTheLedgerFirst(t *testing.T) {
 	}
 }
 
+// A lease that runs out does so a fraction of a second before its credential: it
+// has expired all the same, and a session needs no commit that would have to be
+// written down before.
+func TestALeaseThatRunsOutHasExpired(t *testing.T) {
+	for _, onBase := range []bool{false, true} {
+		w := newWorld(t)
+		order := w.order(10 * time.Minute)
+		said := ledger.State("")
+		if onBase {
+			order.Provider = sessions{w.target, func() { said = w.only().State }}
+		}
+		issued, err := w.Issue(t.Context(), w.storage, order)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.clock = w.clock.Add(issued.Lease); !w.clock.Before(issued.Grant.ExpiresAt) {
+			t.Fatal("the lease outlives its credential")
+		}
+		if err := w.End(t.Context(), w.storage, EndOrder{Provider: order.Provider, ID: issued.Grant.ID, Target: "store", Handle: issued.Credential.Handle}); err != nil {
+			t.Fatal(err)
+		}
+		w.expect(0, ledger.Ended, ledger.LeaseExpired)
+		if onBase && said != ledger.Pending {
+			t.Errorf("at its end the ledger says %q, want %q", said, ledger.Pending)
+		}
+	}
+}
+
 // A session of which only its lease knows is put into the ledger for as long as
 // it may live.
 func TestALostSessionIsCommitted(t *testing.T) {

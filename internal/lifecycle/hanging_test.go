@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,4 +108,36 @@ func TestANameOfNothingIsForgotten(t *testing.T) {
 		t.Errorf("%v is forgotten of a mint that the ledger did not take, %v", target.forgotten, err)
 	}
 	w.storage.FailPut(false)
+}
+
+// refuses is a target that makes nothing.
+type refuses struct{ *keeper }
+
+func (r refuses) Mint(context.Context, provider.Handle, provider.Policy, time.Time) (provider.Credential, error) {
+	return provider.Credential{}, &provider.NotMade{Reason: errors.New("refused")}
+}
+
+// What was never made is not ended: not when its mint fails, and not after a
+// restart, when all that was ended before its time is.
+func TestNothingIsCommittedForWhatWasNeverMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		commits := 0
+		target := refuses{&keeper{sessions: sessions{w.target, func() { commits++ }}}}
+		order := w.order(time.Hour)
+		order.Provider = target
+		if _, err := w.Issue(t.Context(), w.storage, order); !errors.As(err, new(*provider.NotMade)) {
+			t.Errorf("got %v", err)
+		}
+		if commits != 0 || len(target.forgotten) != 1 {
+			t.Errorf("%d commits, forgotten: %v", commits, target.forgotten)
+		}
+		w.expect(0, ledger.Failed, ledger.MintFailed)
+		w.restart()
+		w.Start(w.storage, writes)
+		hanging, err := w.Ledger().OnBase(t.Context(), "role/base")
+		if err != nil || len(hanging) != 0 {
+			t.Errorf("after a restart %v hang on the base, %v", hanging, err)
+		}
+	})
 }

@@ -155,6 +155,10 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	case err != nil && !called:
 		m.withdraw(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, err // which means something to Vault as it is
+	case errors.As(err, new(*provider.NotMade)):
+		m.Log.Warn("mint refused", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "outcome", outcomeOf(order.Provider, err), "error", err)
+		m.withdraw(ctx, storage, order, grant, ledger.MintFailed)
+		return Issued{}, fmt.Errorf("minting on target %q: %w", order.Target, err)
 	case err != nil:
 		m.Log.Warn("mint failed", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "outcome", outcomeOf(order.Provider, err), "error", err)
 		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
@@ -250,8 +254,9 @@ func (m *Manager) abandon(ctx context.Context, storage logical.Storage, order Or
 	}
 }
 
-// withdraw closes the record of a grant that the target was never asked for.
-// What it can't write, the sweeper meets.
+// withdraw closes the record of a grant of which the target has made nothing. It
+// hangs on no base any more: there, one that was ended before its time would be
+// denied after a restart. What it can't write, the sweeper meets.
 func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order Order, grant ledger.Grant, cause ledger.Cause) {
 	forget(order.Provider, grant.Handle)
 	ended := EndOrder{Provider: order.Provider, ID: grant.ID, Target: grant.Target}
@@ -259,7 +264,7 @@ func (m *Manager) withdraw(ctx context.Context, storage logical.Storage, order O
 		if known, err := m.find(ctx, storage, grant.ID); err == nil && known.Finished() {
 			return nil // somebody has ended it meanwhile
 		}
-		grant.State, grant.Ending, grant.EndedAt = cause.State(), cause, m.Now().UTC()
+		grant.State, grant.Ending, grant.EndedAt, grant.Base = cause.State(), cause, m.Now().UTC(), ""
 		return m.write(ctx, storage, grant)
 	})
 	if err != nil {

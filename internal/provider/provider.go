@@ -28,7 +28,7 @@ type Provider interface {
 	Prepare(context.Context, Grant) (Handle, error)
 
 	// Mint creates the credential. On error it may have created parts of it,
-	// which Revoke of the same handle removes.
+	// which Revoke of the same handle removes; not if the error is a *NotMade.
 	Mint(ctx context.Context, handle Handle, policy Policy, expiresAt time.Time) (Credential, error)
 
 	// Revoke ends the credential at the target, what kills it first. It is
@@ -175,6 +175,14 @@ func (s Settings) True(name string) bool {
 // could do in a moment. Nothing is wrong with what was asked; the caller's answer
 // has status 503.
 var ErrUnavailable = errors.New("the target can't do this at the moment")
+
+// NotMade is an error of Mint, or of RootRotator.NextRoot, after which nothing was
+// made for certain, so that there is nothing to end.
+type NotMade struct{ Reason error }
+
+func (e *NotMade) Error() string { return e.Reason.Error() }
+
+func (e *NotMade) Unwrap() error { return e.Reason }
 
 // List is the list setting of that name, which has been JSON in between or not.
 func (s Settings) List(name string) []string {

@@ -12,7 +12,7 @@ type RootRotator interface {
 	PlanRotation(ctx context.Context) (RotationPlan, error)
 
 	// NextRoot makes a new credential beside the stored one, and returns the plan
-	// with its name. On an error it may have made one.
+	// with its name. On an error it may have made one, unless that is a *NotMade.
 	NextRoot(ctx context.Context, plan RotationPlan) (RotationPlan, Settings, error)
 
 	// AwaitRoot waits until the credential that this provider is configured with

@@ -100,3 +100,46 @@ func TestBasesOfATargetThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// hanging is a target that does not answer while a base is looked after.
+type hanging struct {
+	*keeper
+	until    <-chan struct{}
+	timedOut bool
+}
+
+func (h *hanging) Keep(ctx context.Context, _ string) error {
+	select {
+	case <-h.until:
+		return nil
+	case <-ctx.Done():
+		h.timedOut = true
+		return ctx.Err()
+	}
+}
+
+// Others' grants are ended meanwhile.
+func TestABaseThatHangsHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		ended := make(chan struct{})
+		w.target.OnRevoke = func() error { close(ended); return nil }
+		base := &hanging{keeper: &keeper{Fake: w.target}, until: ended}
+		w.Open = func(_ context.Context, _ logical.Storage, grant ledger.Grant) (provider.Provider, error) {
+			if grant.Base != "" {
+				return base, nil
+			}
+			return w.target, nil
+		}
+		later := w.clock.Add(time.Hour)
+		w.Grants.Index.Update(ledger.Grant{ID: ledger.NewID(later), State: ledger.Ended, Base: "a", Target: "prod", ExpiresAt: later, EndedAt: w.clock}, w.clock)
+		overdue := ledger.Grant{ID: ledger.NewID(w.clock), State: ledger.Pending, Target: "other", ExpiresAt: w.clock.Add(-time.Hour), Handle: provider.Handle{"fake_grant": "x"}}
+		if err := ledger.Put(t.Context(), w.storage, overdue); err != nil {
+			t.Fatal(err)
+		}
+		w.Grants.Index.Update(overdue, w.clock)
+		if result := w.sweep(t.Context(), w.storage); result.Ended != 1 || base.timedOut {
+			t.Errorf("%+v, and the base was given up first: %v", result, base.timedOut)
+		}
+	})
+}

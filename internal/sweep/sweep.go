@@ -133,8 +133,11 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		s.note(func(status *Status) { status.Step, status.Begun = name, now })
 		return true
 	}
+	// Beside the steps: a target that hangs must not hold up the others' ends.
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
 	if ctx.Err() == nil {
-		s.keep(ctx, storage, now)
+		keeping.Go(func() { s.keep(ctx, storage, now) })
 	}
 	if step("end", new(time.Time), 0) {
 		s.endDue(ctx, storage, now, asked, &result)

@@ -41,6 +41,8 @@ type basePolicies struct {
 	inline string // the inline policy's name
 	// characters that all inline policies of the base may have together.
 	characters int
+	// barred is the client that managed policies can't be made or attached with.
+	barred atomic.Pointer[client]
 }
 
 // holder is who has policies: a role or a user.
@@ -152,7 +154,7 @@ func characters(text string) (count int) {
 }
 
 // readManaged finds what managed policies there are. An engine that has no right
-// to attach any does with its inline policy.
+// to list or attach any does with its inline policy.
 func (p *basePolicies) readManaged(ctx context.Context, seen *revocation.Observed) error {
 	held := p.holder(p.api())
 	attached, others := map[int]bool{}, 0
@@ -182,7 +184,9 @@ func (p *basePolicies) readManaged(ctx context.Context, seen *revocation.Observe
 	if err != nil {
 		return err
 	}
-	seen.Room.Managed = max(maxAttached-others, 0)
+	if seen.Room.Managed = max(maxAttached-others, 0); p.barred.Load() == p.client.Load() {
+		seen.Room.Managed = len(attached)
+	}
 	for slot := range exist {
 		document, err := p.readVersion(ctx, slot)
 		if err != nil {
@@ -261,6 +265,7 @@ func (p *basePolicies) Create(ctx context.Context, slot int, document string) er
 	if exists := new(types.EntityAlreadyExistsException); errors.As(err, &exists) {
 		return p.Update(ctx, slot, document)
 	}
+	p.bar(err)
 	if err != nil {
 		return fmt.Errorf("aws: CreatePolicy: %w", err)
 	}
@@ -307,7 +312,18 @@ func (p *basePolicies) dropVersions(ctx context.Context, slot int) error {
 
 // Attach implements revocation.Policies.
 func (p *basePolicies) Attach(ctx context.Context, slot int) error {
-	return p.holder(p.api()).attach(ctx, p.managedARN(slot))
+	err := p.holder(p.api()).attach(ctx, p.managedARN(slot))
+	p.bar(err)
+	return err
+}
+
+// bar has no more managed policies planned with this client if that is what was
+// refused: others may be read, and what has room for fewer prefixes still ends all.
+// It holds until the target is opened anew.
+func (p *basePolicies) bar(err error) {
+	if errorCode(err) == "AccessDenied" {
+		p.barred.Store(p.client.Load())
+	}
 }
 
 // Detach implements revocation.Policies.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -15,11 +16,10 @@ import (
 // policy would undo each other's. They outlive the providers that use them, since
 // a target is opened anew whenever its configuration is written.
 type committers struct {
-	mu      sync.Mutex
-	ledger  provider.Ledger // nil until Remember
-	mark    *revocation.Mark
-	by      map[string]*committer    // base
-	refused map[revocation.Code]bool // what STS has refused to make, until it is revoked
+	mu     sync.Mutex
+	ledger provider.Ledger // nil until Remember
+	mark   *revocation.Mark
+	by     map[string]*committer // whose policies it writes, see holderARN
 }
 
 // committer ends the sessions of one base.
@@ -29,7 +29,7 @@ type committer struct {
 }
 
 func newCommitters() *committers {
-	return &committers{by: map[string]*committer{}, refused: map[revocation.Code]bool{}}
+	return &committers{by: map[string]*committer{}}
 }
 
 func (c *committers) remember(ledger provider.Ledger) {
@@ -59,6 +59,7 @@ func (c *committers) await(ctx context.Context, base string, using *client) (*co
 
 // of is the committer of a base, and uses that client from now on.
 func (c *committers) of(ctx context.Context, base string, using *client) (*committer, error) {
+	base = holderARN(base)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if one := c.by[base]; one != nil {
@@ -130,32 +131,21 @@ func restore(ledger provider.Ledger, base string, mark revocation.Mark, committe
 	_ = committer.Restore(live, revoked) // all bear the mark, and nobody else restores it
 }
 
-// unmade notes that no session was made for a handle, so that none has to be
-// denied.
-func (c *committers) unmade(handle provider.Handle) {
+// overtaken says whether a name that was drawn has been ended before a session was
+// minted with it. It may have been among those that were ended with others when the
+// ledger did not know it yet, and so could not say so.
+func (c *committers) overtaken(handle provider.Handle) bool {
+	c.mu.Lock()
+	committer := c.by[holderARN(handle[handleBase])]
+	c.mu.Unlock()
 	one, err := named(handle)
-	if err != nil {
-		return
-	}
-	c.forget(handle)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.refused[one.Code] = true
-}
-
-// wasUnmade says so, once.
-func (c *committers) wasUnmade(code revocation.Code) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	refused := c.refused[code]
-	delete(c.refused, code)
-	return refused
+	return err == nil && committer != nil && !committer.Lives(one.Code)
 }
 
 // forget lets a name go that nothing is minted with.
 func (c *committers) forget(handle provider.Handle) {
 	c.mu.Lock()
-	committer := c.by[handle[handleBase]]
+	committer := c.by[holderARN(handle[handleBase])]
 	c.mu.Unlock()
 	if one, err := named(handle); err == nil && committer != nil {
 		committer.Forget(one.Code)
@@ -166,7 +156,40 @@ func (c *committers) forget(handle provider.Handle) {
 func (a *account) Remember(ledger provider.Ledger) { a.bases.remember(ledger) }
 
 // Base implements provider.Committed.
-func (a *account) Base(handle provider.Handle) string { return handle[handleBase] }
+func (a *account) Base(handle provider.Handle) string { return holderARN(handle[handleBase]) }
+
+// holderARN is a base's ARN without its path. To IAM's calls the name alone says
+// whose policies are meant: a role that is written with another path, as by
+// mistake, or a user that was moved, must not have a second committer, which would
+// withdraw what the first has denied.
+func holderARN(base string) string {
+	kind, path, found := strings.Cut(base, "/")
+	if !found {
+		return base
+	}
+	return kind + "/" + path[strings.LastIndex(path, "/")+1:]
+}
+
+// Ready implements provider.Readier: the first name of a base is not drawn before
+// its policies have been read.
+func (a *account) Ready(ctx context.Context, options provider.Settings) error {
+	made, are := a.types[options.Text(handleType)].(*sessions)
+	if !are || a.id == "" {
+		return nil
+	}
+	base, err := made.base(options)
+	if err != nil {
+		return nil // Compile says it
+	}
+	committer, err := a.bases.await(ctx, base, a.client)
+	if err != nil {
+		return err
+	}
+	if err := committer.Ready(ctx); err != nil {
+		return fmt.Errorf("aws: %w", err)
+	}
+	return nil
+}
 
 // Keep implements provider.Keeper.
 func (a *account) Keep(ctx context.Context, base string) error {

@@ -77,8 +77,10 @@ func newIdentity(settings provider.Settings) (identity, error) {
 	return known, checkTokenReader(settings.Text("sts_endpoint"))
 }
 
-// awsHost is the host of an API of AWS's own, private endpoints among them.
-var awsHost = regexp.MustCompile(`\.(?:amazonaws\.com|amazonaws\.com\.cn|api\.aws)\z`)
+// stsHost is a host of STS, private endpoints among them. Below the same domains
+// AWS answers for its customers, too, such as at execute-api.
+// https://docs.aws.amazon.com/general/latest/gr/sts.html
+var stsHost = regexp.MustCompile(`\A(?:vpce-[a-z0-9-]+\.)?sts(?:-fips)?(?:\.[a-z]+(?:-[a-z]+)+-[0-9]+)?(?:\.vpce)?\.(?:amazonaws\.com|amazonaws\.com\.cn|api\.aws)\z`)
 
 // checkTokenReader refuses to send a web identity token to anybody but AWS, or a
 // stand-in on the same machine: who gets it can act as the machine.
@@ -91,10 +93,10 @@ func checkTokenReader(text string) error {
 		return invalid.Hidden("sts_endpoint", "not a URL", "write it as https://host:port")
 	}
 	address, err := netip.ParseAddr(endpoint.Hostname())
-	if (err == nil && address.IsLoopback()) || (endpoint.Scheme == "https" && awsHost.MatchString(endpoint.Hostname())) {
+	if (err == nil && address.IsLoopback()) || (endpoint.Scheme == "https" && stsHost.MatchString(endpoint.Hostname())) {
 		return nil
 	}
-	return invalid.Field("sts_endpoint", text, "a web identity token is sent to AWS only", "leave it out, or name an https endpoint below amazonaws.com")
+	return invalid.Field("sts_endpoint", text, "a web identity token is sent to AWS only", "leave it out, or name an https endpoint of STS, as https://sts.eu-west-1.amazonaws.com")
 }
 
 // provide returns where the engine's credentials come from: cached, and fetched

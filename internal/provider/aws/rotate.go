@@ -84,12 +84,19 @@ func (a *account) NextRoot(ctx context.Context, plan provider.RotationPlan) (pro
 	if err != nil {
 		return nil, nil, err
 	}
-	answer, err := owner.quickIAM.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: awssdk.String(plan[planUser])})
+	// Asked once: a refusal then means that there is no key of this rotation, and a
+	// second one is somebody else's, such as of another Vault that rotates the same
+	// user's.
+	answer, err := owner.quickIAM.CreateAccessKey(ctx, &iam.CreateAccessKeyInput{UserName: awssdk.String(plan[planUser])}, func(o *iam.Options) { o.Retryer = awssdk.NopRetryer{} })
 	if full := new(types.LimitExceededException); errors.As(err, &full) {
-		return nil, nil, invalid.Hidden("access_key", fmt.Sprintf("its user %q has as many access keys as it may", plan[planUser]), "delete the key that this engine does not use")
+		return nil, nil, &provider.NotMade{Reason: invalid.Hidden("access_key", fmt.Sprintf("its user %q has as many access keys as it may", plan[planUser]), "delete the key that this engine does not use")}
 	}
 	if err != nil {
-		return nil, nil, owner.explainKeys(fmt.Errorf("aws: CreateAccessKey: %w", err), plan[planUser])
+		explained := owner.explainKeys(fmt.Errorf("aws: CreateAccessKey: %w", err), plan[planUser])
+		if errorCode(err) == "AccessDenied" || throttled(err) {
+			explained = &provider.NotMade{Reason: explained}
+		}
+		return nil, nil, explained
 	}
 	if answer.AccessKey == nil || answer.AccessKey.AccessKeyId == nil || answer.AccessKey.SecretAccessKey == nil {
 		return nil, nil, errors.New("aws: CreateAccessKey: the answer holds no key")

@@ -177,16 +177,20 @@ func named(handle provider.Handle) (revocation.Session, error) {
 
 // mint implements credentialType, in one call.
 func (s *sessions) mint(ctx context.Context, handle provider.Handle, policy provider.Policy, expiresAt time.Time) (provider.Credential, error) {
+	if s.bases.overtaken(handle) {
+		return provider.Credential{}, &provider.NotMade{Reason: fmt.Errorf("%w: the session's name was denied before it was minted; try again", provider.ErrUnavailable)}
+	}
 	limit, _ := s.longest()
 	// Not a second more than was asked for: a role's MaxSessionDuration is often
 	// just what its sessions live.
 	life := min(max(time.Until(expiresAt).Truncate(time.Second), shortestSession), limit)
 	made, err := s.open(ctx, handle, policy, life)
 	if err != nil {
+		explained := explainSession(err, life)
 		if neverMade(err) {
-			s.bases.unmade(handle)
+			explained = &provider.NotMade{Reason: explained}
 		}
-		return provider.Credential{}, explainSession(err, life)
+		return provider.Credential{}, explained
 	}
 	if made.credentials == nil || made.credentials.AccessKeyId == nil || made.credentials.SecretAccessKey == nil || made.credentials.SessionToken == nil {
 		return provider.Credential{}, errors.New("aws: the answer of STS holds no session")
@@ -233,9 +237,6 @@ func (s *sessions) revoke(ctx context.Context, handle provider.Handle) error {
 	if err != nil {
 		return err
 	}
-	if s.bases.wasUnmade(ending.Code) {
-		return nil
-	}
 	committer, err := s.bases.of(ctx, handle[handleBase], s.client)
 	if err != nil {
 		return err
@@ -246,14 +247,17 @@ func (s *sessions) revoke(ctx context.Context, handle provider.Handle) error {
 	return nil
 }
 
-// neverMade says whether STS has refused to make a session. Codes:
+// neverMade says whether STS has refused to make a session. One that it made for
+// a try before, of which the answer was lost, has no holder. Codes:
 // https://docs.aws.amazon.com/STS/latest/APIReference/API_AssumeRole.html
+// https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html
 func neverMade(err error) bool {
 	switch errorCode(err) {
-	case "AccessDenied", "ValidationError", "MalformedPolicyDocument", "PackedPolicyTooLarge", "RegionDisabledException":
+	case "AccessDenied", "ValidationError", "MalformedPolicyDocument", "PackedPolicyTooLarge", "RegionDisabledException",
+		"InvalidClientTokenId", "SignatureDoesNotMatch", "ExpiredToken":
 		return true
 	default:
-		return false
+		return throttled(err)
 	}
 }
 

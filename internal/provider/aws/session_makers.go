@@ -65,7 +65,7 @@ func (m assumes) open(ctx context.Context, handle provider.Handle, policy provid
 	if keys := handle[handleTransitive]; keys != "" {
 		input.TransitiveTagKeys = strings.Split(keys, "\n")
 	}
-	answer, err := m.client.sts.AssumeRole(ctx, input)
+	answer, err := m.client.quickSTS.AssumeRole(ctx, input)
 	if err != nil {
 		return session{}, fmt.Errorf("aws: AssumeRole: %w", err)
 	}
@@ -103,7 +103,7 @@ func (m federates) longest() (time.Duration, string) {
 
 // open implements maker.
 func (m federates) open(ctx context.Context, handle provider.Handle, policy provider.Policy, life time.Duration) (session, error) {
-	answer, err := m.client.sts.GetFederationToken(ctx, &sts.GetFederationTokenInput{
+	answer, err := m.client.quickSTS.GetFederationToken(ctx, &sts.GetFederationTokenInput{
 		Name:            awssdk.String(handle[handleSession]),
 		Policy:          awssdk.String(string(policy)),
 		DurationSeconds: awssdk.Int32(int32(life / time.Second)),

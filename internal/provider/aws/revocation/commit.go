@@ -315,12 +315,19 @@ func (c *Committer) execute(next plan, revoked map[Code]*revocation) error {
 func (c *Committer) announce(next plan, revoked map[Code]*revocation) error {
 	c.mu.Lock()
 	var collateral []Session
+	c.doomed = map[Code]bool{}
 	for _, code := range next.collateral {
 		if until, found := c.live[code]; found {
 			collateral = append(collateral, Session{Code: code, ExpiresAt: until.Add(-Grace)})
+			c.doomed[code] = true
 		}
 	}
 	c.mu.Unlock()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.doomed = nil
+	}()
 	if c.Announce != nil {
 		err := c.call(func(ctx context.Context) error { return c.Announce(ctx, collateral) })
 		if err != nil {
@@ -328,7 +335,6 @@ func (c *Committer) announce(next plan, revoked map[Code]*revocation) error {
 		}
 	}
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, session := range collateral {
 		if until, found := c.live[session.Code]; found {
 			delete(c.live, session.Code)
@@ -336,6 +342,7 @@ func (c *Committer) announce(next plan, revoked map[Code]*revocation) error {
 			revoked[session.Code] = c.revoked[session.Code]
 		}
 	}
+	c.mu.Unlock()
 	return nil
 }
 

@@ -70,6 +70,7 @@ type Committer struct {
 
 	mu       sync.Mutex
 	live     map[Code]time.Time // when it no longer counts
+	doomed   map[Code]bool      // of these, those whose early end the ledger is being told of
 	revoked  map[Code]*revocation
 	denied   map[Prefix]time.Time // no name is drawn below, until then; zero: as long as it may be in force
 	counters map[string]int       // of roles' parts that had to advance
@@ -156,7 +157,7 @@ func (c *Committer) Draw(ctx context.Context, role, task, random string, expires
 	if !idShape.MatchString(random) {
 		return Name{}, fmt.Errorf("revocation: %q are not %d characters of base32", random, idChars)
 	}
-	if err := c.awaitRead(ctx); err != nil {
+	if err := c.Ready(ctx); err != nil {
 		return Name{}, err
 	}
 	c.mu.Lock()
@@ -207,8 +208,8 @@ func (c *Committer) deniedAt(code Code, now time.Time) int {
 	return 0
 }
 
-// awaitRead waits until it is known what is in force.
-func (c *Committer) awaitRead(ctx context.Context) error {
+// Ready waits until it is known what is in force, as the first Draw does.
+func (c *Committer) Ready(ctx context.Context) error {
 	if err := c.awaitRestore(ctx); err != nil {
 		return err
 	}
@@ -237,6 +238,15 @@ func (c *Committer) Forget(code Code) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.live, code)
+}
+
+// Lives says whether a name is still one that a session may be minted with: it was
+// drawn, and is not to be denied.
+func (c *Committer) Lives(code Code) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	_, lives := c.live[code]
+	return lives && !c.doomed[code]
 }
 
 // Revoke ends sessions, and returns nil when AWS has acknowledged it. The ledger

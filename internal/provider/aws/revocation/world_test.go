@@ -68,6 +68,9 @@ func (w *world) announce(_ context.Context, collateral []Session) error {
 		return w.refuse
 	}
 	for _, session := range collateral {
+		if w.Lives(session.Code) {
+			w.t.Errorf("%s may still be minted while the ledger is told of its end", session.Code)
+		}
 		if !w.ledger[session.Code].ending {
 			w.collateral++
 		}
