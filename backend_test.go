@@ -302,52 +302,6 @@ func (s slow) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Pol
 	return s.Fake.Compile(granted, bounds)
 }
 
-// hanging is a target that has to answer before it is minted on, and does not.
-type hanging struct {
-	*providertest.Fake
-	reached func()
-}
-
-func (h hanging) Ready(ctx context.Context, _ provider.Settings) error {
-	h.reached()
-	<-ctx.Done()
-	return ctx.Err()
-}
-
-// A target that hangs before its mint holds up neither another's definition nor
-// the mints behind that.
-func TestATargetThatHangsIsWaitedForAlone(t *testing.T) {
-	e := newEngine(t)
-	reached := make(chan struct{})
-	kind := e.target.Type()
-	kind.Open = func(settings provider.Settings, _ provider.Facts) (provider.Provider, error) {
-		if settings.Text("password") == "hangs" {
-			return hanging{e.target, sync.OnceFunc(func() { close(reached) })}, nil
-		}
-		return e.target, nil
-	}
-	opened, err := newBackend(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: e.System(), StorageView: e.storage, BackendUUID: "uuid"}, []provider.Type{kind}, time.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e.backend = opened
-	e.do(logical.CreateOperation, "config/hangs", map[string]any{"type": "fake", "password": "hangs"})
-	e.do(logical.CreateOperation, "roles/hangs", map[string]any{"target": "hangs", "action": "reset", "resource": "one", "ttl": "10m"})
-	ctx, cancel := context.WithCancel(t.Context())
-	var waiting sync.WaitGroup
-	waiting.Go(func() {
-		_, err := e.HandleRequest(ctx, &logical.Request{Operation: logical.ReadOperation, Path: "creds/hangs/T-1", Storage: e.storage})
-		if !errors.Is(err, context.Canceled) {
-			t.Errorf("the mint said %v", err)
-		}
-	})
-	<-reached
-	e.do(logical.CreateOperation, "config/other", map[string]any{"type": "fake"})
-	e.do(logical.ReadOperation, "creds/reset/T-1", nil)
-	cancel()
-	waiting.Wait()
-}
-
 // A role that takes long to try holds up no mint.
 func TestARoleIsTriedBesideMints(t *testing.T) {
 	e := newEngine(t)

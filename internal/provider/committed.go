@@ -56,11 +56,3 @@ type Hanging struct {
 	ExpiresAt time.Time
 	Over      bool // it was ended, or is to end, before it expires
 }
-
-// Readier is a Provider whose Prepare needs something of the target first. What
-// it waits for here, Prepare does not wait for again, so that it can be called
-// where others wait for it.
-type Readier interface {
-	// Ready waits until a credential of such a role can be prepared.
-	Ready(ctx context.Context, options Settings) error
-}

@@ -170,27 +170,6 @@ func holderARN(base string) string {
 	return kind + "/" + path[strings.LastIndex(path, "/")+1:]
 }
 
-// Ready implements provider.Readier: the first name of a base is not drawn before
-// its policies have been read.
-func (a *account) Ready(ctx context.Context, options provider.Settings) error {
-	made, are := a.types[options.Text(handleType)].(*sessions)
-	if !are || a.id == "" {
-		return nil
-	}
-	base, err := made.base(options)
-	if err != nil {
-		return nil // Compile says it
-	}
-	committer, err := a.bases.await(ctx, base, a.client)
-	if err != nil {
-		return err
-	}
-	if err := committer.Ready(ctx); err != nil {
-		return fmt.Errorf("aws: %w", err)
-	}
-	return nil
-}
-
 // Keep implements provider.Keeper.
 func (a *account) Keep(ctx context.Context, base string) error {
 	committer, err := a.bases.await(ctx, base, a.client)

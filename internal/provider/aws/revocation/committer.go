@@ -157,7 +157,7 @@ func (c *Committer) Draw(ctx context.Context, role, task, random string, expires
 	if !idShape.MatchString(random) {
 		return Name{}, fmt.Errorf("revocation: %q are not %d characters of base32", random, idChars)
 	}
-	if err := c.Ready(ctx); err != nil {
+	if err := c.awaitRead(ctx); err != nil {
 		return Name{}, err
 	}
 	c.mu.Lock()
@@ -208,8 +208,8 @@ func (c *Committer) deniedAt(code Code, now time.Time) int {
 	return 0
 }
 
-// Ready waits until it is known what is in force, as the first Draw does.
-func (c *Committer) Ready(ctx context.Context) error {
+// awaitRead waits until it is known what is in force.
+func (c *Committer) awaitRead(ctx context.Context) error {
 	if err := c.awaitRestore(ctx); err != nil {
 		return err
 	}
