@@ -126,7 +126,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options,
 	})
 	if err != nil {
-		return Issued{}, err
+		return Issued{}, m.unprepared(ctx, order, err)
 	}
 	grant := ledger.Grant{
 		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Base: baseOf(order.Provider, handle),
@@ -206,6 +206,16 @@ func (o Order) describe(grant *ledger.Grant) {
 	if o.Bounds.SourceIP.IsValid() {
 		grant.SourceIP = o.Bounds.SourceIP.String()
 	}
+}
+
+// unprepared has the circuit know of a target that did not answer while a mint was
+// being prepared, so that those who come next don't wait for it. That a mint was
+// prepared says nothing, since most of them ask nobody.
+func (m *Manager) unprepared(ctx context.Context, order Order, err error) error {
+	if ctx.Err() == nil && verdictOf(err) == circuit.Unanswered {
+		_ = m.lane(order.Target).Do(ctx, circuit.Mint, func(context.Context) error { return err }) // the error is its own
+	}
+	return err
 }
 
 // record admits a grant and writes it down.

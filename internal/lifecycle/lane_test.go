@@ -317,3 +317,35 @@ func (w *world) keys() []string {
 	}
 	return keys
 }
+
+// unready can't prepare a mint, since its target does not answer.
+type unready struct {
+	*providertest.Fake
+	asked int
+}
+
+func (u *unready) Prepare(context.Context, provider.Grant) (provider.Handle, error) {
+	u.asked++
+	return nil, fmt.Errorf("reading the base: %w", context.DeadlineExceeded)
+}
+
+// A target that does not answer while mints are prepared is spared as well.
+func TestATargetThatHangsBeforeTheMint(t *testing.T) {
+	w := newWorld(t)
+	order := w.order(time.Minute)
+	target := &unready{Fake: w.target}
+	order.Provider = target
+	var down *UnavailableError
+	for range 20 {
+		if _, err := w.Issue(t.Context(), w.storage, order); errors.As(err, &down) {
+			break
+		}
+	}
+	if down == nil || target.asked >= 20 {
+		t.Fatalf("the target was asked %d times and is not spared", target.asked)
+	}
+	asked := target.asked
+	if _, err := w.Issue(t.Context(), w.storage, order); !errors.As(err, &down) || target.asked != asked {
+		t.Errorf("got %v, and the target was asked %d times more", err, target.asked-asked)
+	}
+}
