@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
 type catalogueAction struct {
@@ -21,7 +22,7 @@ type catalogueAction struct {
 // form that the catalogue lists for it.
 func TestTheWholeCatalogue(t *testing.T) {
 	judge := start(t)
-	root, err := repository()
+	root, err := lab.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
 // Verdict is what the judge says of a request.
@@ -104,7 +106,7 @@ func Start(ctx context.Context) (*Judge, error) {
 	if err != nil {
 		return nil, errors.New(`the judge needs node on PATH: install it with your package manager (Debian: apt-get install nodejs npm), then run "scripts/tools.sh judge"`)
 	}
-	root, err := repository()
+	root, err := lab.Repository()
 	if err != nil {
 		return nil, err
 	}
@@ -269,22 +271,4 @@ func (j *Judge) Close() {
 	j.broken = errors.New("the judge is closed")
 	_ = j.input.Close()  // is what makes it end
 	_ = j.command.Wait() // all that was asked has been answered: how it ends says nothing more
-}
-
-// repository is the project's root folder.
-func repository() (string, error) {
-	folder, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(folder, "go.mod")); err == nil {
-			return folder, nil
-		}
-		parent := filepath.Dir(folder)
-		if parent == folder {
-			return "", errors.New("not inside the project's folder")
-		}
-		folder = parent
-	}
 }

@@ -123,7 +123,7 @@ func (l *Lab) run(name, binary string, environment []string, arguments ...string
 // BuildPlugin builds the plugin as it stands in this repository, with the race
 // detector in it, and lets it say that it is of the given version.
 func BuildPlugin(ctx context.Context, path, version string) error {
-	root, err := repository()
+	root, err := Repository()
 	if err != nil {
 		return err
 	}

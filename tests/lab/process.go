@@ -174,7 +174,7 @@ func tool(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
-	root, err := repository()
+	root, err := Repository()
 	if err != nil {
 		return "", err
 	}
@@ -187,8 +187,8 @@ func tool(name string) (string, error) {
 	return "", fmt.Errorf("%s is neither on PATH nor built yet: run \"make tools\"", name)
 }
 
-// repository is the project's root folder.
-func repository() (string, error) {
+// Repository is the project's root folder.
+func Repository() (string, error) {
 	folder, err := os.Getwd()
 	if err != nil {
 		return "", err

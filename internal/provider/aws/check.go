@@ -66,13 +66,7 @@ func (a *account) Check(policy provider.Policy, question provider.Question) (pro
 	if err != nil {
 		return provider.Verdict{}, err
 	}
-	return provider.Verdict{
-		Allowed: decision.Effect == iampolicy.Allowed,
-		Effect:  string(decision.Effect),
-		Reason:  decision.Reason,
-		Clause:  decision.Statement,
-		Of:      string(decision.Source),
-	}, nil
+	return decision.Verdict(), nil
 }
 
 // ungoverned are the actions that no policy forbids, and why.

@@ -7,3 +7,8 @@ func Policy(statements ...Statement) (provider.Policy, error) {
 	text, err := Write(statements...)
 	return provider.Policy(text), err
 }
+
+// Verdict is the decision for a provider's Check.
+func (d Decision) Verdict() provider.Verdict {
+	return provider.Verdict{Allowed: d.Effect == Allowed, Effect: string(d.Effect), Reason: d.Reason, Clause: d.Statement, Of: string(d.Source)}
+}

@@ -65,11 +65,5 @@ func (m *minio) Check(policy provider.Policy, question provider.Question) (provi
 	if err != nil {
 		return provider.Verdict{}, err
 	}
-	return provider.Verdict{
-		Allowed: decision.Effect == iampolicy.Allowed,
-		Effect:  string(decision.Effect),
-		Reason:  decision.Reason,
-		Clause:  decision.Statement,
-		Of:      string(decision.Source),
-	}, nil
+	return decision.Verdict(), nil
 }
