@@ -23,7 +23,7 @@ import (
 )
 
 var (
-	reads   = flag.Int("reads", 1000, "reads a row and engine")
+	reads   = flag.Int("reads", 300, "reads a row and engine")
 	callers = flag.Int("callers", 32, "callers at once")
 	rounds  = flag.Int("rounds", 3, "rounds; the median of them counts")
 )
