@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -86,79 +85,6 @@ func Pack(ctx context.Context, storage logical.Storage, bucket string) (Packed, 
 		}
 	}
 	return packed, segment.close(ctx, storage)
-}
-
-// History reads the finished grants that had their latest end from one time to
-// another, a bucket after the other, from segments and from records. What can't
-// be read is an error in between; to break off is up to the reader.
-func History(ctx context.Context, storage logical.Storage, from, to time.Time) iter.Seq2[Grant, error] {
-	return func(yield func(Grant, error) bool) {
-		var buckets []string
-		for _, prefix := range []string{HistoryPrefix, Prefix} {
-			names, err := listBuckets(ctx, storage, prefix)
-			if err != nil {
-				yield(Grant{}, err)
-				return
-			}
-			buckets = append(buckets, names...)
-		}
-		slices.Sort(buckets)
-		for _, name := range slices.Compact(buckets) {
-			if name < bucket(from) || name > bucket(to) {
-				continue
-			}
-			if !bucketHistory(ctx, storage, name, yield) {
-				return
-			}
-		}
-	}
-}
-
-// bucketHistory reads the finished grants of one bucket. The records are listed
-// first: what is packed meanwhile is then in a segment.
-func bucketHistory(ctx context.Context, storage logical.Storage, bucket string, yield func(Grant, error) bool) bool {
-	ids, err := storage.List(ctx, Prefix+bucket+"/")
-	if err != nil {
-		return yield(Grant{}, fmt.Errorf("ledger: listing bucket %s: %w", bucket, err))
-	}
-	seen := map[string]struct{}{}
-	give := func(grant Grant) bool {
-		if _, twice := seen[grant.ID]; twice || !grant.Finished() {
-			return true
-		}
-		seen[grant.ID] = struct{}{}
-		return yield(grant, nil)
-	}
-	// Records next, and segments last, for the same reason.
-	for some := range slices.Chunk(ids, batch) {
-		for _, read := range readAll(ctx, storage, some) {
-			switch {
-			case errors.Is(read.err, ErrNotFound):
-			case read.err != nil:
-				if !yield(Grant{}, read.err) {
-					return false
-				}
-			case !give(read.grant):
-				return false
-			}
-		}
-	}
-	numbers, err := segments(ctx, storage, bucket)
-	if err != nil {
-		return yield(Grant{}, err)
-	}
-	for _, number := range numbers {
-		grants, err := readSegment(ctx, storage, bucket, number)
-		for _, grant := range grants {
-			if !give(grant) {
-				return false
-			}
-		}
-		if err != nil && !errors.Is(err, ErrNotFound) && !yield(Grant{}, err) { // not one retired since
-			return false
-		}
-	}
-	return true
 }
 
 // Retire forgets the grants that had their latest end before a time: it deletes

@@ -112,20 +112,11 @@ func part(kind, name string, counter, chars int) string {
 }
 
 var (
-	codeShape   = regexp.MustCompile(fmt.Sprintf(`\A[a-z2-7]{%d}\z`, codeLength))
 	idShape     = regexp.MustCompile(fmt.Sprintf(`\A[a-z2-7]{%d}\z`, idChars))
 	prefixShape = regexp.MustCompile(fmt.Sprintf(`\A[a-z2-7]{%d,%d}\z`, shortest, codeLength))
 	nameShape   = regexp.MustCompile(fmt.Sprintf(`\A([a-z2-7]{%d})(?:-([A-Za-z0-9_+=,.@-]{0,%d}))?\z`, codeLength, maxReadable))
 	unreadable  = regexp.MustCompile(`[^A-Za-z0-9_+=,.@-]+`)
 )
-
-// ParseCode reads a code.
-func ParseCode(text string) (Code, error) {
-	if !codeShape.MatchString(text) {
-		return Code{}, fmt.Errorf("revocation: %q is no session's code", text)
-	}
-	return Code{text}, nil
-}
 
 // ParsePrefix reads a prefix of codes.
 func ParsePrefix(text string) (Prefix, error) {
