@@ -69,6 +69,7 @@ type Bounds struct {
 	AllowEscalation bool          // whether the action may hand out further power
 	Renewable       bool          // whether its end is to be moved later on; only ever asked of a Renewer
 	Options         Settings      // the role's fields for this provider
+	Facts           Facts         // what Examine learnt when the role was written; nil in Examine itself
 }
 
 // Adviser is a Provider that knows what should be said of a scope beside its
