@@ -38,6 +38,8 @@ package() {
   case $1 in
     vault) echo github.com/hashicorp/vault ;;
     minio) echo github.com/minio/minio ;;
+    etcd) echo go.etcd.io/etcd/server/v3 ;;
+    kube-apiserver) echo k8s.io/kubernetes/cmd/kube-apiserver ;;
     staticcheck) echo honnef.co/go/tools/cmd/staticcheck ;;
     govulncheck) echo golang.org/x/vuln/cmd/govulncheck ;;
     gotestsum) echo gotest.tools/gotestsum ;;
@@ -47,7 +49,7 @@ package() {
 
 module() {
   case $1 in
-    vault | minio) echo "tests/tools/$1" ;;
+    vault | minio | etcd | kube-apiserver) echo "tests/tools/$1" ;;
     *) echo tests/tools/lint ;;
   esac
 }
@@ -56,7 +58,15 @@ expected() {
   case $1 in
     vault) echo "about 8 minutes on 2 cores, once" ;;
     minio) echo "about 2 minutes on 2 cores, once" ;;
+    kube-apiserver) echo "about 3 minutes on 2 cores, once" ;;
     *) echo "less than a minute, once" ;;
+  esac
+}
+
+# flags NAME: what the linker is told; an API server does not start without a version.
+flags() {
+  case $1 in
+    kube-apiserver) echo "-X k8s.io/component-base/version.gitVersion=$(sed -n 's|.*k8s.io/kubernetes \(v[0-9.]*\).*|\1|p' tests/tools/kube-apiserver/go.mod)" ;;
   esac
 }
 
@@ -72,7 +82,7 @@ build() {
   echo "tools: building $name ($(expected "$name"))"
   local started=$SECONDS
   # To a name of its own first: a build that is cut off leaves no half binary.
-  CGO_ENABLED=0 go build -C "$folder" -trimpath -buildvcs=false -o "$cache/bin/.$name.$$.new" "$package" >"$cache/log/$name" 2>&1 &
+  CGO_ENABLED=0 go build -C "$folder" -trimpath -buildvcs=false -ldflags "$(flags "$name")" -o "$cache/bin/.$name.$$.new" "$package" >"$cache/log/$name" 2>&1 &
   local building=$!
   trap 'kill "$building" 2>/dev/null; exit 130' TERM
   while kill -0 "$building" 2>/dev/null; do
@@ -110,6 +120,25 @@ moto() {
     return 1
   fi
   echo "$moto_version" >"$cache/moto/made"
+}
+
+# postgresql is a package of the system's: its server's programs, and the folder that
+# they are in, which is not on PATH on Debian.
+postgresql() {
+  if scripts/postgresql-bin.sh >/dev/null 2>&1; then
+    return
+  fi
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "tools: tests need the PostgreSQL server: install it with your package manager (Debian: apt-get install postgresql)" >&2
+    return 1
+  fi
+  echo "tools: installing postgresql (less than a minute, once)"
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends postgresql; } >"$cache/log/postgresql" 2>&1; then
+    echo "tools: installing postgresql failed; the end of .cache/log/postgresql:" >&2
+    tail -n 20 "$cache/log/postgresql" >&2
+    return 1
+  fi
+  scripts/postgresql-bin.sh >/dev/null
 }
 
 # The judge is a package for node, installed beside its lock file, and anew when
@@ -150,6 +179,8 @@ for name in "$@"; do
       exit 1
     fi
     judge &
+  elif [[ $name == postgresql ]]; then
+    postgresql &
   elif command -v "$name" >/dev/null; then
     continue
   else
