@@ -46,7 +46,7 @@ type Sweeper struct {
 	Settings func(context.Context, logical.Storage) (Settings, error)
 	// Needed returns the keys of the installations that roles need.
 	Needed func(context.Context, logical.Storage) (map[string]bool, error)
-	Log      hclog.Logger
+	Log    hclog.Logger
 
 	running     atomic.Bool
 	asked       atomic.Bool // all steps are to be taken, whenever they were taken last
