@@ -212,6 +212,8 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"issued_at":      stamp(grant.IssuedAt),
 		"expires_at":     stamp(grant.ExpiresAt),
 		"ended_at":       stamp(grant.EndedAt),
+		"ended_by":       grant.EndedBy,
+		"end_reason":     grant.EndReason,
 		"handle":         grant.Handle,
 		"lease_prefix":   leasePrefixOf(req.MountPoint, grant),
 	}

@@ -62,6 +62,7 @@ const (
 	Swept        Cause = "swept"             // outlived its lease, or was left by a crash
 	Orphaned     Cause = "orphaned"          // was found at the target, and not in the ledger
 	Widened      Cause = "ended with others" // the target's limits left no room to spare it
+	Requested    Cause = "ended on request"
 	MintFailed   Cause = "mint failed"
 	CallerHungUp Cause = "the caller hung up"
 	MintTooLate  Cause = "minting took longer than the credential's life"
@@ -100,6 +101,8 @@ type Grant struct {
 	ExpiresAt   time.Time       `json:"expires_at"` // when the target ends it by itself
 	EndedAt     time.Time       `json:"ended_at,omitzero"`
 	Ending      Cause           `json:"ending,omitempty"`
+	EndedBy     string          `json:"ended_by,omitempty"`   // who requested its end
+	EndReason   string          `json:"end_reason,omitempty"` // and what for
 }
 
 // Finished says whether nothing remains to be done about the grant.
