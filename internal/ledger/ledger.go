@@ -51,6 +51,7 @@ const (
 	Active  State = "active"
 	Expired State = "expired"
 	Revoked State = "revoked"
+	Lost    State = "lost" // its target was pointed to another system; it lived until its end for all that is known
 )
 
 // Cause is how a grant ended, or why it is to.
@@ -63,6 +64,7 @@ const (
 	Orphaned     Cause = "orphaned"          // was found at the target, and not in the ledger
 	Widened      Cause = "ended with others" // the target's limits left no room to spare it
 	Requested    Cause = "ended on request"
+	TargetMoved  Cause = "its target was pointed to another system"
 	MintFailed   Cause = "mint failed"
 	CallerHungUp Cause = "the caller hung up"
 	MintTooLate  Cause = "minting took longer than the credential's life"
@@ -121,6 +123,8 @@ func (g Grant) Status(now time.Time) State {
 		return Expired
 	case g.State == Ended && (g.Ending == LeaseExpired || g.Ending == Swept):
 		return Expired
+	case g.State == Ended && g.Ending == TargetMoved:
+		return Lost
 	case g.State == Ended:
 		return Revoked
 	default:

@@ -245,6 +245,31 @@ func (m *Manager) revoke(ctx context.Context, order EndOrder) error {
 	return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
 }
 
+// Lose closes the record of a grant that can't be ended any more: its target is
+// another system now.
+func (m *Manager) Lose(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
+	return m.act(ctx, EndOrder{ID: grant.ID, Target: grant.Target}, begins, func(ctx context.Context) error {
+		grant.State, grant.Ending, grant.EndedAt, grant.Base = ledger.Ended, ledger.TargetMoved, m.Now().UTC(), ""
+		if err := m.write(ctx, storage, grant); err != nil {
+			return err
+		}
+		m.Log.Warn("grant lost", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "handle", grant.Handle, "expires_at", grant.ExpiresAt)
+		return nil
+	})
+}
+
+// Lost says whether a grant was closed as lost.
+func (m *Manager) Lost(ctx context.Context, storage logical.Storage, id string) (bool, error) {
+	grant, err := m.find(ctx, storage, id)
+	if errors.Is(err, ledger.ErrNotFound) {
+		grant, err = ledger.Find(ctx, storage, id) // it may be history
+	}
+	if errors.Is(err, ledger.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && grant.Finished() && grant.Ending == ledger.TargetMoved, err
+}
+
 // write puts a grant into storage, and then into the index.
 func (m *Manager) write(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
 	if err := ledger.Put(ctx, storage, grant); err != nil {
