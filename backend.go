@@ -129,6 +129,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 	}
 	b.grants.Mount = conf.BackendUUID
 	b.ends = &ending.Runner{Grants: b.grants, Open: b.enderOf, Log: b.Logger()}
+	b.grants.Untidy = b.sweeper.Tidy
 	b.grants.Rebuilt = func(storage logical.Storage) {
 		b.sweeper.Keep(storage)
 		b.ends.Resume(storage)

@@ -214,6 +214,7 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"ended_at":       stamp(grant.EndedAt),
 		"ended_by":       grant.EndedBy,
 		"end_reason":     grant.EndReason,
+		"untidy":         grant.State == ledger.Dead,
 		"handle":         grant.Handle,
 		"lease_prefix":   leasePrefixOf(req.MountPoint, grant),
 	}

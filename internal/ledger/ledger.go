@@ -45,6 +45,7 @@ type State string
 const (
 	Pending State = "pending" // recorded, and minted unless something failed
 	Ending  State = "ending"  // is to end, and may still work at the target
+	Dead    State = "dead"    // dead at the target, where something is left to be tidied up
 	Ended   State = "ended"   // dead at the target
 	Failed  State = "failed"  // minting failed and nothing is left at the target
 
@@ -111,11 +112,16 @@ type Grant struct {
 func (g Grant) Finished() bool { return g.State == Ended || g.State == Failed }
 
 // Live says whether the credential may still work at the target.
-func (g Grant) Live(now time.Time) bool { return !g.Finished() && now.Before(g.ExpiresAt) }
+func (g Grant) Live(now time.Time) bool {
+	return !g.Finished() && g.State != Dead && now.Before(g.ExpiresAt)
+}
 
 // Status is the grant's state for people: one that is pending is active or
 // expired, and one that has ended has expired, or was revoked before.
 func (g Grant) Status(now time.Time) State {
+	if g.State == Dead {
+		g.State = g.Ending.State()
+	}
 	switch {
 	case g.State == Pending && now.Before(g.ExpiresAt):
 		return Active

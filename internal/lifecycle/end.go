@@ -171,6 +171,8 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	switch {
 	case err == nil && grant.State == ledger.Ended && !again:
 		return nil
+	case err == nil && grant.State == ledger.Dead && !again && !order.Unasked:
+		return nil // what is left is the sweeper's
 	case err == nil && grant.Finished():
 		return m.revoke(ctx, order)
 	case err == nil:
@@ -195,22 +197,34 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	}
 
 	grant.Handle, grant.Base = order.Handle, base
-	if grant.State != ledger.Ending {
+	if grant.State != ledger.Ending && grant.State != ledger.Dead {
 		m.blame(order, &grant)
 	}
 	if order.Unasked || (base != "" && grant.State != ledger.Ending && grant.Live(m.Now().Add(rounding))) {
-		grant.State = ledger.Ending
+		if grant.State != ledger.Dead {
+			grant.State = ledger.Ending
+		}
 		if err := m.write(ctx, storage, grant); err != nil {
 			return err
 		}
 	}
-	if err := m.revoke(ctx, order); err != nil {
+	left, err := m.kill(ctx, order, grant.State == ledger.Dead)
+	if err != nil {
 		m.remember(storage, grant)
 		return err
 	}
-	grant.State, grant.EndedAt = grant.Ending.State(), m.Now().UTC()
+	if grant.State != ledger.Dead {
+		grant.EndedAt = m.Now().UTC()
+	}
+	grant.State = grant.Ending.State()
+	if left {
+		grant.State = ledger.Dead
+	}
 	if err := m.write(ctx, storage, grant); err != nil {
 		return err
+	}
+	if left && m.Untidy != nil {
+		m.Untidy(storage)
 	}
 	m.Log.Info("grant ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", grant.Ending)
 	return nil
@@ -232,12 +246,31 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 	}
 }
 
+// kill ends a credential. What is dead is tidied up; of others it says whether
+// something is left that has to be.
+func (m *Manager) kill(ctx context.Context, order EndOrder, dead bool) (left bool, err error) {
+	killer, able := order.Provider.(provider.Killer)
+	if !able || dead {
+		return false, m.revoke(ctx, order)
+	}
+	err = m.ending(ctx, order, func(ctx context.Context, handle provider.Handle) error {
+		left, err = killer.Kill(ctx, handle)
+		return err
+	})
+	return left, err
+}
+
 func (m *Manager) revoke(ctx context.Context, order EndOrder) error {
+	return m.ending(ctx, order, order.Provider.Revoke)
+}
+
+// ending has a target end a credential, by one of its provider's ways.
+func (m *Manager) ending(ctx context.Context, order EndOrder, way func(context.Context, provider.Handle) error) error {
 	kind := circuit.Revoke
 	if baseOf(order.Provider, order.Handle) != "" {
 		kind = circuit.Commit
 	}
-	err := m.call(ctx, order.Target, order.Provider, kind, func(ctx context.Context) error { return order.Provider.Revoke(ctx, order.Handle) })
+	err := m.call(ctx, order.Target, order.Provider, kind, func(ctx context.Context) error { return way(ctx, order.Handle) })
 	var unavailable *UnavailableError
 	if err == nil || errors.As(err, &unavailable) { // which means something to Vault as it is
 		return err
@@ -282,7 +315,7 @@ func (m *Manager) write(ctx context.Context, storage logical.Storage, grant ledg
 // remember writes down that a grant is to end, where ending it has failed, so
 // that it is tried again even if nobody asks.
 func (m *Manager) remember(storage logical.Storage, grant ledger.Grant) {
-	if grant.State == ledger.Ending || m.life.Err() != nil {
+	if grant.State == ledger.Ending || grant.State == ledger.Dead || m.life.Err() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(m.life, rememberTimeout)
