@@ -238,7 +238,7 @@ func Get(ctx context.Context, storage logical.Storage, id string) (Grant, error)
 		return Grant{}, fmt.Errorf("%w: the record of grant %s is of %q", ErrDamaged, id, grant.ID)
 	}
 	switch grant.State {
-	case Pending, Ending, Ended, Failed:
+	case Pending, Ending, Dead, Ended, Failed:
 		return grant, nil
 	default:
 		return Grant{}, fmt.Errorf("%w: grant %s has state %q", ErrDamaged, id, grant.State)
