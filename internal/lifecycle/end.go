@@ -66,6 +66,9 @@ type EndOrder struct {
 // Where a credential is ended by itself, what kills comes first, then one write
 // to storage; see provider.Committed for the others.
 func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrder) error {
+	if grant, known := m.Index.Get(order.ID); known && grant.State == ledger.Dead && !order.Unasked {
+		return nil // what is left is the sweeper's, and no one else waits for it
+	}
 	return m.act(ctx, order, joins, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
 }
 
