@@ -28,7 +28,54 @@ type fakeUsers struct {
 	lastTidy  time.Time // when the last user went
 }
 
-type fakeUser struct{ key, policy string }
+type fakeUser struct {
+	key, policy, path string
+	tags              map[string]string
+	extra             map[string]string // what others have added: an id, by the field that it is named in
+}
+
+// additions are what IAM refuses to delete a user with, by the call that lists it:
+// https://docs.aws.amazon.com/IAM/latest/APIReference/API_DeleteUser.html
+var additions = map[string]struct{ list, id, remove string }{
+	"ListUserPolicies":               {"PolicyNames", "PolicyName", "DeleteUserPolicy"},
+	"ListAttachedUserPolicies":       {"AttachedPolicies", "PolicyArn", "DetachUserPolicy"},
+	"ListGroupsForUser":              {"Groups", "GroupName", "RemoveUserFromGroup"},
+	"ListMFADevices":                 {"MFADevices", "SerialNumber", "DeactivateMFADevice"},
+	"ListSigningCertificates":        {"Certificates", "CertificateId", "DeleteSigningCertificate"},
+	"ListSSHPublicKeys":              {"SSHPublicKeys", "SSHPublicKeyId", "DeleteSSHPublicKey"},
+	"ListServiceSpecificCredentials": {"ServiceSpecificCredentials", "ServiceSpecificCredentialId", "DeleteServiceSpecificCredential"},
+	"GetLoginProfile":                {"LoginProfile", "UserName", "DeleteLoginProfile"},
+}
+
+// list answers a call that lists additions.
+func (u *fakeUser) list(action string) (result string, is bool) {
+	kind, is := additions[action]
+	if !is {
+		return "", false
+	}
+	items := ""
+	if id := u.extra[kind.id]; id != "" && kind.id == "PolicyName" {
+		items = element("member", id)
+	} else if id != "" {
+		items = element("member", element(kind.id, id))
+	}
+	return element("IsTruncated", "false") + element(kind.list, items), true
+}
+
+// remove answers a call that removes an addition. The code is IAM's for an error.
+func (u *fakeUser) remove(action string, form url.Values) (code string, is bool) {
+	for _, kind := range additions {
+		if kind.remove != action {
+			continue
+		}
+		if u.extra[kind.id] == "" || u.extra[kind.id] != form.Get(kind.id) {
+			return "NoSuchEntity", true
+		}
+		delete(u.extra, kind.id)
+		return "", true
+	}
+	return "", false
+}
 
 func newFakeUsers(t *testing.T) *fakeUsers {
 	t.Helper()
@@ -107,13 +154,32 @@ func (f *fakeUsers) do(action string, form url.Values) (result, code string) {
 		if user != nil {
 			return "", "EntityAlreadyExists"
 		}
-		f.users[name] = &fakeUser{}
+		made := &fakeUser{path: form.Get("Path"), tags: map[string]string{}, extra: map[string]string{}}
+		for i := 1; form.Get(fmt.Sprintf("Tags.member.%d.Key", i)) != ""; i++ {
+			made.tags[form.Get(fmt.Sprintf("Tags.member.%d.Key", i))] = form.Get(fmt.Sprintf("Tags.member.%d.Value", i))
+		}
+		f.users[name] = made
 		return "", ""
 	}
 	if user == nil {
 		return "", "NoSuchEntity"
 	}
+	if result, is := user.list(action); is {
+		return result, ""
+	}
+	if own := action == "DeleteUserPolicy" && form.Get("PolicyName") == "precision"; !own {
+		if code, is := user.remove(action, form); is {
+			return "", code
+		}
+	}
 	switch action {
+	case "GetUser":
+		tags := ""
+		for key, value := range user.tags {
+			tags += element("member", element("Key", key)+element("Value", value))
+		}
+		return element("User", element("UserName", name)+element("Path", user.path)+element("Tags", tags)), ""
+	case "DeleteVirtualMFADevice":
 	case "PutUserPolicy":
 		user.policy = form.Get("PolicyDocument")
 	case "CreateAccessKey":
@@ -136,7 +202,7 @@ func (f *fakeUsers) do(action string, form url.Values) (result, code string) {
 		}
 		user.policy, f.lastKill = "", time.Now()
 	case "DeleteUser":
-		if user.key != "" || user.policy != "" {
+		if user.key != "" || user.policy != "" || len(user.extra) > 0 {
 			return "", "DeleteConflict"
 		}
 		delete(f.users, name)

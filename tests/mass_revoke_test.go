@@ -72,6 +72,6 @@ func TestAMassRevokeKillsFirst(t *testing.T) {
 	eventually(t, "the ledger says that all have ended", time.Minute, func() bool {
 		m.write("tidy", nil)
 		time.Sleep(500 * time.Millisecond)
-		return m.read("grants/by-role/"+onCloud).Data["grants"] != nil && len(m.read("grants/by-role/"+onCloud).Data["grants"].([]any)) == 0
+		return m.read("grants/by-role/" + onCloud).Data["grants"] != nil && len(m.read("grants/by-role/" + onCloud).Data["grants"].([]any)) == 0
 	})
 }
