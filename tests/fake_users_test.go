@@ -15,7 +15,8 @@ import (
 // fakeUsers is the part of AWS that users hang on, in memory: for thousands of users,
 // and for throttling as hard as no server can be told to.
 type fakeUsers struct {
-	url string
+	url     string
+	account string
 
 	mu        sync.Mutex
 	users     map[string]*fakeUser
@@ -79,7 +80,7 @@ func (u *fakeUser) remove(action string, form url.Values) (code string, is bool)
 
 func newFakeUsers(t *testing.T) *fakeUsers {
 	t.Helper()
-	f := &fakeUsers{users: map[string]*fakeUser{}}
+	f := &fakeUsers{account: lab.Account, users: map[string]*fakeUser{}}
 	server := httptest.NewServer(http.HandlerFunc(f.serve))
 	t.Cleanup(server.Close)
 	f.url = server.URL
@@ -147,7 +148,7 @@ func (f *fakeUsers) do(action string, form url.Values) (result, code string) {
 	user := f.users[name]
 	switch action {
 	case "GetCallerIdentity":
-		return element("Arn", "arn:aws:iam::"+lab.Account+":user/engine") + element("Account", lab.Account) + element("UserId", "AIDAENGINE"), ""
+		return element("Arn", "arn:aws:iam::"+f.account+":user/engine") + element("Account", f.account) + element("UserId", "AIDAENGINE"), ""
 	case "ListUsers":
 		return element("IsTruncated", "false") + element("Users", ""), ""
 	case "CreateUser":
