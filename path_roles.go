@@ -192,9 +192,11 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 		return refuse(err)
 	}
 	if valid.policy != "" {
-		if err := b.grants.Install(ctx, req.Storage, b.orderOn(changed.Target, opened), valid.policy); err != nil {
+		release, err := b.grants.Install(ctx, req.Storage, b.orderOn(changed.Target, opened), valid.policy)
+		if err != nil {
 			return refuse(err)
 		}
+		defer release()
 	}
 	err = writeEntry(ctx, req.Storage, rolePrefix+name, valid.role)
 	b.roleChanged(name) // on an error too: storage may have taken the write

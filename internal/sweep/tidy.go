@@ -15,7 +15,7 @@ import (
 // credentials that are dead, and returns. It is apart from a sweep: where a target
 // throttles it takes long, and what lives must not wait for it.
 func (s *Sweeper) Tidy(storage logical.Storage) {
-	if !s.tidying.CompareAndSwap(false, true) {
+	if len(s.Grants.Index.Untidy()) == 0 || !s.tidying.CompareAndSwap(false, true) {
 		return
 	}
 	s.Grants.Behind(func(ctx context.Context) {
