@@ -83,6 +83,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Max TTL"},
 		},
 	})
+	maps.Copy(fields, approvalFields())
 	return []*framework.Path{
 		{
 			Pattern:      "roles/?$",
@@ -147,6 +148,7 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 			answer[name] = int64(duration / time.Second)
 		}
 	}
+	readApproval(stored.Approval, answer)
 	for name, value := range stored.Options {
 		answer[name] = value
 	}
@@ -177,6 +179,10 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 		mergeObjects(data, map[string]map[string]any{"conditions": changed.Conditions, "parameters": changed.Parameters})
 	}
 	changed = b.changeRole(changed, data)
+	advice, err := changed.checkApproval()
+	if err != nil {
+		return refuse(err)
+	}
 	opened, err := b.roleTarget(ctx, req.Storage, changed.Target)
 	if err != nil {
 		return refuse(err)
@@ -196,7 +202,7 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return refuse(err)
 	}
-	return warn(append(warnings, b.roleWarnings(changed)...)), nil
+	return warn(append(append(warnings, advice...), b.roleWarnings(changed)...)), nil
 }
 
 // warn is an answer that holds warnings and nothing else, nil where there are none.
@@ -230,6 +236,7 @@ func (b *backend) changeRole(changed role, data *framework.FieldData) role {
 	change(data, "allow_escalation", &changed.AllowEscalation)
 	change(data, "bound_source_ip", &changed.BoundSourceIP)
 	change(data, "renewable", &changed.Renewable)
+	changeApproval(data, &changed.Approval)
 	for name, duration := range map[string]*time.Duration{"ttl": &changed.TTL, "max_ttl": &changed.MaxTTL} {
 		seconds := int(*duration / time.Second)
 		change(data, name, &seconds)

@@ -47,6 +47,9 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 	if err != nil {
 		return nil, bare(err)
 	}
+	if err := b.checkFrozen(ctx, req.Storage, order); err != nil {
+		return nil, bare(err)
+	}
 	if !stored.Renewable {
 		return nil, invalid.Hidden("lease", "its role does not say renewable=true any more", remedy)
 	}

@@ -35,6 +35,14 @@ type Order struct {
 	EntityName  func() (string, error) // see provider.Grant
 	DisplayName string
 	Accessor    string // of the caller's token
+	Approval    string // see ledger.Grant
+	// Claim takes, if set, what the grant uses up, once there is room for the grant
+	// and before it is written down. What it takes stays taken whatever becomes of
+	// the grant.
+	Claim func(context.Context, ledger.Grant) error
+	// Confirm is asked, if set, once the credential exists. What it refuses is ended
+	// at once.
+	Confirm func(context.Context) error
 	// Limit refuses, if set, a grant for which there is no room among those that
 	// live. It is called while nothing else is admitted, and must be quick.
 	Limit func(ledger.Counts) error
@@ -132,7 +140,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Base: baseOf(order.Provider, handle),
 		Role: order.Role, Task: order.Task, Action: order.Scope.Action(), Resource: order.Scope.Resource(),
 		EntityID: order.EntityID, DisplayName: order.DisplayName, Accessor: order.Accessor,
-		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
+		Approval: order.Approval, Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
 	}
 	order.describe(&grant)
 	if err := m.record(ctx, storage, grant, order); err != nil {
@@ -166,7 +174,13 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	}
 	grant.Handle = credential.Handle
 	remaining := expiresAt.Sub(m.Now())
+	if order.Confirm != nil {
+		err = order.Confirm(ctx)
+	}
 	switch {
+	case err != nil:
+		m.abandon(ctx, storage, order, grant, ledger.Frozen)
+		return Issued{}, err
 	case ctx.Err() != nil:
 		m.abandon(ctx, storage, order, grant, ledger.CallerHungUp)
 		return Issued{}, ctx.Err()
@@ -182,6 +196,14 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	lease := max(remaining.Truncate(time.Second), time.Second)
 	m.Log.Info("grant issued", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt)
 	return Issued{Grant: grant, Policy: policy, Credential: credential, Lease: lease}, nil
+}
+
+// Narrowed is what else than the action on its resource the order narrows a grant
+// to, as a grant has it.
+func (o Order) Narrowed() ledger.Grant {
+	var grant ledger.Grant
+	o.describe(&grant)
+	return grant
 }
 
 // describe writes down what else the order narrows the grant to.
@@ -231,6 +253,12 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 	// A caller who hangs up must not leave open whether storage has taken it.
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
+	if order.Claim != nil {
+		if err := order.Claim(detached, grant); err != nil {
+			m.Index.Remove(grant.ID)
+			return err
+		}
+	}
 	if err := ledger.Put(detached, storage, grant); err != nil {
 		// Storage may have taken it. Nothing is minted, and the sweeper meets it.
 		m.Index.Remove(grant.ID)

@@ -32,6 +32,8 @@ const (
 	packDelay = ledger.BaseKept
 	// retireEvery is how often what is too old is forgotten.
 	retireEvery = time.Hour
+	// tidyEvery is how often requests and freezes are tidied up.
+	tidyEvery = 10 * time.Minute
 )
 
 // Sweeper sweeps for one mount. Its fields are set before it is used.
@@ -44,7 +46,10 @@ type Sweeper struct {
 	// Targets lists the targets that are configured.
 	Targets  func(context.Context, logical.Storage) ([]Target, error)
 	Settings func(context.Context, logical.Storage) (Settings, error)
-	Log      hclog.Logger
+	// Tidy moves what is finished of requests and freezes to the past, and forgets
+	// what was so before a time, that is zero for nothing.
+	Tidy func(ctx context.Context, storage logical.Storage, before time.Time) (Tidied, error)
+	Log  hclog.Logger
 
 	running     atomic.Bool
 	asked       atomic.Bool // all steps are to be taken, whenever they were taken last
@@ -54,7 +59,7 @@ type Sweeper struct {
 	unreachable map[string]string // of the grants that failed, the targets that aren't there
 	status      Status
 	targets     *opener // of this sweep
-	due         struct{ pack, retire, orphans time.Time }
+	due         struct{ pack, retire, tidy, orphans time.Time }
 }
 
 // Settings are what people choose.
@@ -160,6 +165,17 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		}
 		result.Retired = retired
 		s.note(func(status *Status) { status.Retire = RetireStep{At: now, Deleted: retired, Problem: problem(err)} })
+	}
+	if s.Tidy != nil && step("requests", &s.due.tidy, tidyEvery) {
+		before := time.Time{}
+		if settings.Retention > 0 {
+			before = now.Add(-settings.Retention)
+		}
+		tidied, err := s.Tidy(ctx, storage, before)
+		if err != nil {
+			s.Log.Warn("requests and freezes could not be tidied up", "error", err)
+		}
+		s.note(func(status *Status) { status.Tidy = TidyStep{At: now, Tidied: tidied, Problem: problem(err)} })
 	}
 	// The interval may have been shortened since.
 	s.due.orphans = earlier(s.due.orphans, now.Add(settings.OrphanInterval))
