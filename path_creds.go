@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
@@ -84,7 +83,7 @@ func taskField() *framework.FieldSchema {
 }
 
 func (b *backend) mint(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	order, warnings, err := b.order(ctx, req, data)
+	order, warnings, err := b.order(ctx, req, data, true)
 	if err != nil {
 		b.countRefusal(ctx, req, data, err)
 		return refuse(err)
@@ -105,7 +104,7 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	})
 	var renewal *renewal
 	if order.Longest > 0 {
-		renewal = renewalOf(issued, order, parametersOf(req, data))
+		renewal = renewalOf(issued, order, parametersOf(req, data), callerAddress(req))
 	}
 	response := b.lease(issued, answer, renewal)
 	response.Warnings = append(warnings, issued.Credential.Warnings...)
@@ -133,7 +132,7 @@ func (b *backend) holdTarget(ctx context.Context, storage logical.Storage, order
 // countRefusal counts an order that was refused before it got to its target.
 func (b *backend) countRefusal(ctx context.Context, req *logical.Request, data *framework.FieldData, err error) {
 	name, misnamed := nameIn(data, "role")
-	if mendable := new(invalid.Error); misnamed != nil || !errors.As(err, &mendable) {
+	if misnamed != nil || !refuses(err) {
 		return
 	}
 	if stored, err := b.openRole(ctx, req.Storage, name); err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -32,6 +33,7 @@ type role struct {
 	TTL                time.Duration     `json:"ttl,omitempty"`     // 0: the mount's default
 	MaxTTL             time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
 	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
+	Admission          admission.Texts   `json:"admission,omitzero"`
 }
 
 // errNoRole is returned for a role that does not exist.
@@ -46,6 +48,7 @@ func readRole(ctx context.Context, storage logical.Storage, name string) (role, 
 type openRole struct {
 	role
 	definition scope.Definition
+	rules      admission.Rules
 }
 
 // openRole returns the role of that name, from the cache where it can. The error
@@ -60,7 +63,11 @@ func (b *backend) openRole(ctx context.Context, storage logical.Storage, name st
 		if err != nil {
 			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err) // not the caller's mistake
 		}
-		return openRole{role: stored, definition: definition}, nil
+		rules, err := admission.Parse(stored.Admission)
+		if err != nil {
+			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err)
+		}
+		return openRole{role: stored, definition: definition, rules: rules}, nil
 	})
 }
 
