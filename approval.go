@@ -46,11 +46,20 @@ func approvalFields() map[string]*framework.FieldSchema {
 	}
 }
 
-// changeApproval applies the request's fields to a role's rule. Whatever else is
-// written, what was approved before is of another role.
-func changeApproval(data *framework.FieldData, rule *approval.Rule) {
+// changeApproval applies the request's fields to a role's rule, checks it, and says
+// what its author should know. Whatever else is written, what was approved before is
+// of another role.
+func (r *role) changeApproval(data *framework.FieldData) (warnings []string, err error) {
+	rule := &r.Approval
+	if text, given := data.Raw["approver_group_ids"].(string); given && strings.TrimSpace(text) == "" {
+		return nil, invalid.Field("approver_group_ids", text, "empty", "give a value, or leave it out; null in a patch removes it")
+	}
+	if raw, given := data.Raw["approval_uses"]; given && raw != nil && data.Get("approval_uses").(int) == 0 {
+		return nil, invalid.Field("approval_uses", "0", "an approval that is good for nothing", "say how many credentials one approval is good for")
+	}
 	change(data, "approvals", &rule.Needed)
 	change(data, "approver_group_ids", &rule.Groups)
+	rule.Groups = elements(rule.Groups)
 	change(data, "approval_uses", &rule.Uses)
 	seconds := int(rule.TTL / time.Second)
 	change(data, "approval_ttl", &seconds)
@@ -61,6 +70,7 @@ func changeApproval(data *framework.FieldData, rule *approval.Rule) {
 		_, _ = rand.Read(drawn) // never fails: https://pkg.go.dev/crypto/rand#Read
 		rule.Revision = hex.EncodeToString(drawn)
 	}
+	return r.checkApproval()
 }
 
 // readApproval adds to a role's answer what is set.
@@ -112,9 +122,22 @@ func shownOf(order lifecycle.Order, parameters map[string]string) approval.Shown
 	}
 }
 
+// admitMint holds a read of a credential to all that its role asks for, and to what
+// is frozen. What refuses it is an *invalid.Error or an *invalid.Denied; the
+// warning says what was cut.
+func (b *backend) admitMint(ctx context.Context, req *logical.Request, data *framework.FieldData, stored openRole, order *lifecycle.Order) (warning string, err error) {
+	if err := b.checkFrozen(ctx, req.Storage, *order); err != nil {
+		return "", err
+	}
+	if err := b.claimApproval(ctx, req, data, stored, order); err != nil {
+		return "", err
+	}
+	return b.admit(req.Storage, stored.rules, b.caller(callerAddress(req), req.EntityID), order)
+}
+
 // claimApproval has an order use up the approval that its role asks for. The error
-// is an *invalid.Error where there is none.
-func (b *backend) claimApproval(ctx context.Context, req *logical.Request, data *framework.FieldData, order *lifecycle.Order, stored openRole) error {
+// is an *invalid.Error or an *invalid.Denied where there is none.
+func (b *backend) claimApproval(ctx context.Context, req *logical.Request, data *framework.FieldData, stored openRole, order *lifecycle.Order) error {
 	if stored.Approval.Needed == 0 {
 		return nil
 	}

@@ -198,13 +198,21 @@ func (b *backend) invalidate(_ context.Context, key string) {
 }
 
 // refuse turns an error into an answer: what the caller can mend has status
-// 400 and says how, what may not be done 403, the rest is a fault.
+// 400 and says how, what is not allowed has 403, the rest is a fault.
 func refuse(err error) (*logical.Response, error) {
 	var mendable *invalid.Error
 	if errors.As(err, &mendable) {
 		return logical.ErrorResponse(mendable.Error()), nil
 	}
 	return nil, bare(err)
+}
+
+// refuses says whether an error is for the caller: what to mend, or that it is not
+// allowed.
+func refuses(err error) bool {
+	var mendable *invalid.Error
+	var denied *invalid.Denied
+	return errors.As(err, &mendable) || errors.As(err, &denied)
 }
 
 // bare returns the errors that mean something to Vault as Vault knows them:

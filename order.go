@@ -18,25 +18,36 @@ import (
 )
 
 // order reads what a caller asks for at creds/ or preview/, and checks it
-// against the role. The warnings say what the caller should know of it.
-func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData) (order lifecycle.Order, stored openRole, warnings []string, err error) {
-	order, stored, err = b.orderFor(ctx, req, data, parametersOf(req, data))
+// against the role. The warnings say what the caller should know of it. Where
+// nothing is to be minted, what would be refused now is one of them.
+func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData, mints bool) (order lifecycle.Order, warnings []string, err error) {
+	order, stored, err := b.orderFor(ctx, req, data, parametersOf(req, data))
 	if err != nil {
-		return lifecycle.Order{}, openRole{}, nil, err
+		return lifecycle.Order{}, nil, err
 	}
 	requested := time.Duration(data.Get("ttl").(int)) * time.Second
 	if order.TTL, warnings, err = stored.lifetime(requested, b.System()); err != nil {
-		return lifecycle.Order{}, openRole{}, nil, err
+		return lifecycle.Order{}, nil, err
 	}
 	if stored.Renewable {
 		if order.Longest, err = stored.longest(b.System()); err != nil {
-			return lifecycle.Order{}, openRole{}, nil, err
+			return lifecycle.Order{}, nil, err
 		}
+	}
+	cut, refusal := b.admitMint(ctx, req, data, stored, &order)
+	if refusal != nil && (mints || !refuses(refusal)) {
+		return lifecycle.Order{}, nil, refusal
+	}
+	if cut != "" {
+		warnings = append(warnings, cut)
+	}
+	if !mints {
+		warnings = append(warnings, b.foresee(order, stored.rules, refusal)...)
 	}
 	if adviser, able := order.Provider.(provider.Adviser); able {
 		warnings = append(warnings, adviser.Advise(order.Scope, order.Bounds).Mint...)
 	}
-	return order, stored, warnings, nil
+	return order, warnings, nil
 }
 
 // parametersOf are a request's fields that the path does not know: the role's

@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
@@ -84,16 +83,8 @@ func taskField() *framework.FieldSchema {
 }
 
 func (b *backend) mint(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	order, stored, warnings, err := b.order(ctx, req, data)
+	order, warnings, err := b.order(ctx, req, data, true)
 	if err != nil {
-		b.countRefusal(ctx, req, data, err)
-		return refuse(err)
-	}
-	if err := b.checkFrozen(ctx, req.Storage, order); err != nil {
-		b.countRefusal(ctx, req, data, err)
-		return refuse(err)
-	}
-	if err := b.claimApproval(ctx, req, data, &order, stored); err != nil {
 		b.countRefusal(ctx, req, data, err)
 		return refuse(err)
 	}
@@ -114,7 +105,7 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	})
 	var renewal *renewal
 	if order.Longest > 0 {
-		renewal = renewalOf(issued, order, parametersOf(req, data))
+		renewal = renewalOf(issued, order, parametersOf(req, data), callerAddress(req))
 	}
 	response := b.lease(issued, answer, renewal)
 	response.Warnings = append(warnings, issued.Credential.Warnings...)
@@ -147,8 +138,7 @@ func (b *backend) holdTarget(ctx context.Context, storage logical.Storage, order
 // countRefusal counts an order that was refused before it got to its target.
 func (b *backend) countRefusal(ctx context.Context, req *logical.Request, data *framework.FieldData, err error) {
 	name, misnamed := nameIn(data, "role")
-	mendable, denied := new(invalid.Error), new(invalid.Denied)
-	if misnamed != nil || (!errors.As(err, &mendable) && !errors.As(err, &denied)) {
+	if misnamed != nil || !refuses(err) {
 		return
 	}
 	if stored, err := b.openRole(ctx, req.Storage, name); err == nil {

@@ -76,8 +76,21 @@ func (b *backend) pathRequests() []*framework.Path {
 // openRequestFor opens a request for what a read of creds/ with the same parameters
 // would mint.
 func (b *backend) openRequestFor(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	order, stored, warnings, err := b.order(ctx, req, data)
+	order, stored, err := b.orderFor(ctx, req, data, parametersOf(req, data))
 	if err != nil {
+		return refuse(err)
+	}
+	requested := time.Duration(data.Get("ttl").(int)) * time.Second
+	var warnings []string
+	if order.TTL, warnings, err = stored.lifetime(requested, b.System()); err != nil {
+		return refuse(err)
+	}
+	// What is closed now may be open when it is approved.
+	admitted := order
+	_, err = b.admit(req.Storage, stored.rules, b.caller(callerAddress(req), req.EntityID), &admitted)
+	if denied := new(invalid.Denied); errors.As(err, &denied) {
+		warnings = append(warnings, b.foresee(admitted, stored.rules, err)...)
+	} else if err != nil {
 		return refuse(err)
 	}
 	if _, _, err := order.Compile(b.grants.Now()); err != nil {

@@ -12,12 +12,14 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
 func (b *backend) pathRoles() []*framework.Path {
 	fields := maps.Clone(b.roleFields)
+	maps.Copy(fields, admissionFields())
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"role": {
 			Type:         framework.TypeString,
@@ -149,6 +151,7 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 		}
 	}
 	readApproval(stored.Approval, answer)
+	describeAdmission(stored.Admission, answer)
 	for name, value := range stored.Options {
 		answer[name] = value
 	}
@@ -179,7 +182,14 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 		mergeObjects(data, map[string]map[string]any{"conditions": changed.Conditions, "parameters": changed.Parameters})
 	}
 	changed = b.changeRole(changed, data)
-	advice, err := changed.checkApproval()
+	advice, err := changed.changeApproval(data)
+	if err != nil {
+		return refuse(err)
+	}
+	if changed.Admission, err = changeAdmission(changed.Admission, data); err != nil {
+		return refuse(err)
+	}
+	rules, err := admission.Parse(changed.Admission)
 	if err != nil {
 		return refuse(err)
 	}
@@ -202,7 +212,7 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return refuse(err)
 	}
-	return warn(append(append(warnings, advice...), b.roleWarnings(changed)...)), nil
+	return warn(slices.Concat(warnings, advice, b.roleWarnings(changed), rules.Advice(b.grants.Now()))), nil
 }
 
 // warn is an answer that holds warnings and nothing else, nil where there are none.
@@ -236,7 +246,6 @@ func (b *backend) changeRole(changed role, data *framework.FieldData) role {
 	change(data, "allow_escalation", &changed.AllowEscalation)
 	change(data, "bound_source_ip", &changed.BoundSourceIP)
 	change(data, "renewable", &changed.Renewable)
-	changeApproval(data, &changed.Approval)
 	for name, duration := range map[string]*time.Duration{"ttl": &changed.TTL, "max_ttl": &changed.MaxTTL} {
 		seconds := int(*duration / time.Second)
 		change(data, name, &seconds)

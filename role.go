@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -34,6 +35,7 @@ type role struct {
 	MaxTTL             time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
 	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
 	Approval           approval.Rule     `json:"approval,omitzero"`
+	Admission          admission.Texts   `json:"admission,omitzero"`
 }
 
 // errNoRole is returned for a role that does not exist.
@@ -48,6 +50,7 @@ func readRole(ctx context.Context, storage logical.Storage, name string) (role, 
 type openRole struct {
 	role
 	definition scope.Definition
+	rules      admission.Rules
 	version    string // see versionOf
 }
 
@@ -63,8 +66,12 @@ func (b *backend) openRole(ctx context.Context, storage logical.Storage, name st
 		if err != nil {
 			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err) // not the caller's mistake
 		}
+		rules, err := admission.Parse(stored.Admission)
+		if err != nil {
+			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err)
+		}
 		version, err := versionOf(stored)
-		return openRole{role: stored, definition: definition, version: version}, err
+		return openRole{role: stored, definition: definition, rules: rules, version: version}, err
 	})
 }
 

@@ -233,7 +233,8 @@ var approvalAttempts = []approvalAttempt{
 	{"after the role asked for nothing, and asks again", func(o *office) error {
 		role := o.rewrite("rested", nil)
 		o.approved(role, o.bob)
-		o.write("roles/"+role, map[string]any{"approvals": 0, "approver_group_ids": ""})
+		_, err := o.Logical().JSONMergePatch(o.t.Context(), o.path+"/roles/"+role, map[string]any{"approvals": nil, "approver_group_ids": nil})
+		o.must(err)
 		o.write("roles/"+role, map[string]any{"approvals": 1, "approver_group_ids": o.leads})
 		return o.take(o.alice.Client, role)
 	}, 403, "none for this task, entity and scope"},

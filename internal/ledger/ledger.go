@@ -62,6 +62,7 @@ const (
 	Swept        Cause = "swept"             // outlived its lease, or was left by a crash
 	Orphaned     Cause = "orphaned"          // was found at the target, and not in the ledger
 	Widened      Cause = "ended with others" // the target's limits left no room to spare it
+	Replaced     Cause = "replaced"          // gave way to a newer one, at a limit of its role
 	MintFailed   Cause = "mint failed"
 	CallerHungUp Cause = "the caller hung up"
 	Frozen       Cause = "frozen while it was being minted"
