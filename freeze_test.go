@@ -119,6 +119,40 @@ func TestFreezeMeetsMintsUnderWay(t *testing.T) {
 	})
 }
 
+// While a mint is between its check and the ledger's index, no freeze answers.
+func TestFreezeWaitsForAdmissions(t *testing.T) {
+	e := newEngine(t)
+	t.Cleanup(func() { e.Cleanup(context.Background()) })
+	order, _, err := e.fill(t.Context(), e.storage, wish{role: "reset"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	admitted, err := e.holdTarget(t.Context(), e.storage, order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		e.do(logical.UpdateOperation, "freeze", map[string]any{"role": "reset", "reason": "INC-7"})
+	}()
+	for waits := false; !waits; {
+		select {
+		case <-answered:
+			t.Fatal("the freeze answered before what was checked before it was admitted")
+		default:
+			if waits = !e.definitions.TryRLock(); !waits {
+				e.definitions.RUnlock()
+			}
+		}
+	}
+	admitted()
+	<-answered
+	if _, err := e.holdTarget(t.Context(), e.storage, order); err == nil {
+		t.Error("admitted after the freeze")
+	}
+}
+
 // With 32 callers that mint as fast as they can: once the freeze has answered, no
 // grant is put into the ledger.
 func TestFreezeUnderLoad(t *testing.T) {
