@@ -37,6 +37,11 @@ const (
 	pastRequests = "requests/past/"
 )
 
+// maxKept is how many requests an entity may have where they are before they are
+// moved. So it can't fill the storage by opening and cancelling: there are so many in
+// each turn of the sweeper.
+const maxKept = 64
+
 // requests are the mount's requests. Whoever changes one holds the lock from the
 // reading to the writing.
 type requests struct{ mu sync.Mutex }
@@ -174,17 +179,24 @@ func (b *backend) openRequest(ctx context.Context, storage logical.Storage, aske
 	b.requests.mu.Lock()
 	defer b.requests.mu.Unlock()
 	tag := tagOf(by.Entity)
-	kept, _, err := b.settle(ctx, storage, tag)
+	kept, err := readOpen(ctx, storage, tag)
 	if err != nil {
 		return asked, err
 	}
+	now := b.grants.Now()
 	var others []approval.Request
 	for _, one := range kept {
-		if one.Binding.Entity == by.Entity {
+		version, err := b.roleVersion(ctx, storage, one.Binding.Role)
+		if err != nil {
+			return asked, err
+		}
+		if one.Binding.Entity == by.Entity && one.Status(now, version).Unfinished() {
 			others = append(others, one)
 		}
 	}
-	now := b.grants.Now()
+	if len(kept) >= maxKept {
+		return asked, invalid.Deny(fmt.Sprintf("the caller has opened %d requests of late, and may open no more for now", len(kept)), "try again in ten minutes")
+	}
 	if asked, err = asked.Open(newRequestID(by.Entity, now), rule, by, others, now); err != nil {
 		return asked, err
 	}

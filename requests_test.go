@@ -23,9 +23,12 @@ func (e *engine) by(entity string, operation logical.Operation, path string, dat
 
 // approved is the id of alice's request for role "two" and a task, which bob has
 // approved.
-func (e *engine) approved(task string) string {
+func (e *engine) approved(task string) string { e.t.Helper(); return e.approvedBy("alice", task) }
+
+// approvedBy is approved for a request of somebody else's.
+func (e *engine) approvedBy(entity, task string) string {
 	e.t.Helper()
-	opened, err := e.by("alice", logical.UpdateOperation, "requests", map[string]any{"role": "two", "task": task, "reason": "why"})
+	opened, err := e.by(entity, logical.UpdateOperation, "requests", map[string]any{"role": "two", "task": task, "reason": "why"})
 	if err != nil || opened.IsError() {
 		e.t.Fatal(opened, err)
 	}
@@ -252,6 +255,33 @@ func TestPastRequestsArePaged(t *testing.T) {
 			t.Errorf("next is %v", next)
 		}
 	}
+}
+
+// Who opens and cancels in turns has to wait for the sweeper.
+func TestRequestsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newApprovalEngine(t)
+		for range maxKept {
+			answer := must(e.by("alice", logical.UpdateOperation, "requests", map[string]any{"role": "two", "task": "T-1", "reason": "why"}))
+			must(e.by("alice", logical.UpdateOperation, "requests/"+answer.Data["id"].(string)+"/cancel", nil))
+		}
+		open := func() error {
+			_, err := e.by("alice", logical.UpdateOperation, "requests", map[string]any{"role": "two", "task": "T-1", "reason": "why"})
+			return err
+		}
+		if err := open(); err == nil || !strings.Contains(err.Error(), "try again in ten minutes") {
+			t.Errorf("one more came to %v", err)
+		}
+		e.approvedBy("carol", "T-1") // others go on
+		time.Sleep(10 * time.Minute)
+		if err := e.PeriodicFunc(t.Context(), &logical.Request{Storage: e.storage}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := open(); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Two entities may share a tag, and so a record: each sees but its own.

@@ -119,6 +119,43 @@ func TestBadInput(t *testing.T) {
 		"role: look-alike in the name":   {"roles/upl\u043ead", role, []string{"role", "letters"}},
 		"role: huge name":                {"roles/" + strings.Repeat("x", 4000), role, []string{"role", "64", "shorten"}},
 
+		"role: groups and no approvals":  {"roles/new", with(role, fields{"approver_group_ids": "5f0e6c1b-0000-0000-0000-000000000000"}), []string{"approver_group_ids", "approvals"}},
+		"role: time and no approvals":    {"roles/new", with(role, fields{"approval_ttl": "1h"}), []string{"approval_ttl", "approvals"}},
+		"role: uses and no approvals":    {"roles/new", with(role, fields{"approval_uses": 2}), []string{"approval_uses", "approvals"}},
+		"role: no uses":                  {"roles/new", with(role, fields{"approvals": 1, "approval_uses": 0}), []string{"approval_uses", `"0"`, "one approval"}},
+		"role: a group's name":           {"roles/new", with(role, fields{"approvals": 1, "approver_group_ids": "leads"}), []string{"approver_group_ids", "leads", "identity/group/name"}},
+		"role: an empty group":           {"roles/new", with(role, fields{"approvals": 1, "approver_group_ids": ""}), []string{"approver_group_ids", "empty", "null in a patch"}},
+		"role: too many approvals":       {"roles/new", with(role, fields{"approvals": 11}), []string{"approvals", "11", "0 and 10"}},
+		"role: negative approvals":       {"roles/new", with(role, fields{"approvals": -1}), []string{"approvals", "-1", "0 and 10"}},
+		"role: approvals in a word":      {"roles/new", with(role, fields{"approvals": "two"}), []string{"approvals", "two", "digits"}},
+		"role: long approval":            {"roles/new", with(role, fields{"approvals": 1, "approval_ttl": "169h"}), []string{"approval_ttl", "169h", "168h"}},
+		"role: approvals and renewal":    {"roles/new", with(role, fields{"target": "prod", "approvals": 1, "renewable": true}), []string{"renewable", "approved", "ask again"}},
+		"role: a parameter named reason": {"roles/new", with(role, fields{"approvals": 1, "resource": "arn:aws:s3:::releases/{{reason}}", "parameters": fields{"reason": "[a-z]+"}}), []string{"parameters", "reason", "another name"}},
+
+		"requests: no role":          {"requests", fields{"task": "T-1", "reason": "x"}, []string{"role", "letters"}},
+		"requests: unknown role":     {"requests", fields{"role": "nobody", "task": "T-1", "reason": "x"}, []string{"role", "nobody"}},
+		"requests: nothing to ask":   {"requests", fields{"role": "upload", "task": "T-1", "reason": "x"}, []string{"role", "upload", "no approval", "creds/upload/T-1"}},
+		"requests: unknown field":    {"requests", fields{"role": "upload", "task": "T-1", "reason": "x", "approved_by": "bob"}, []string{"approved_by", "ttl"}},
+		"requests: list of reasons":  {"requests", fields{"role": "upload", "task": "T-1", "reason": []string{"x"}}, []string{"reason", "a string", "a list"}},
+		"requests: odd id":           {"requests/x/approve", nil, []string{"id", "x", "list requests/"}},
+		"requests: unknown id":       {"requests/00000000-aaaaaaaa-aaaaaaaa/deny", nil, []string{"id", "00000000-aaaaaaaa-aaaaaaaa", "list requests/"}},
+		"requests: id in the data":   {"requests/x/cancel", fields{"id": "y"}, []string{"id", "part of the path"}},
+		"freeze: nothing":            {"freeze", fields{"reason": "x"}, []string{"role", "all=true"}},
+		"freeze: two":                {"freeze", fields{"reason": "x", "role": "upload", "target": "store"}, []string{"more than one", "one of them only"}},
+		"freeze: role and all":       {"freeze", fields{"reason": "x", "role": "upload", "all": true}, []string{"more than one", "one of them only"}},
+		"freeze: all=false":          {"freeze", fields{"reason": "x", "all": false}, []string{"all", "false", "all=true"}},
+		"freeze: role and all=false": {"freeze", fields{"reason": "x", "role": "upload", "all": false}, []string{"all", "false"}},
+		"freeze: no reason":          {"freeze", fields{"role": "upload"}, []string{"reason", "missing"}},
+		"freeze: two lines":          {"freeze", fields{"role": "upload", "reason": "x\ny"}, []string{"reason", "printed"}},
+		"freeze: unknown role":       {"freeze", fields{"role": "uplaod", "reason": "x"}, []string{"role", "uplaod", "upload", "nothing was frozen"}},
+		"freeze: unknown target":     {"freeze", fields{"target": "stores", "reason": "x"}, []string{"target", "stores", "did you mean store?"}},
+		"freeze: nothing like it":    {"freeze", fields{"target": "zzzzzz", "reason": "x"}, []string{"target", "zzzzzz", "list config/"}},
+		"freeze: odd name":           {"freeze", fields{"role": "../x", "reason": "x"}, []string{"role", "../x", "letters"}},
+		"freeze: empty name":         {"freeze", fields{"role": "", "reason": "x"}, []string{"role", "letters"}},
+		"freeze: unknown field":      {"freeze", fields{"task": "T-1", "reason": "x"}, []string{"task", "role"}},
+		"unfreeze: what is not":      {"unfreeze", fields{"role": "upload", "reason": "x"}, []string{"upload", "not frozen", "nothing"}},
+		"unfreeze: no reason":        {"unfreeze", fields{"all": true}, []string{"reason", "missing"}},
+
 		"creds: unknown role":          {"creds/nobody/T-1", nil, []string{"role", "nobody", "roles/"}},
 		"creds: odd role":              {"creds/a b/T-1", nil, []string{"role", "a b", "letters"}},
 		"creds: dots in the task":      {"creds/upload/v1..2", nil, []string{"task", "v1..2", "letters"}},
@@ -177,6 +214,7 @@ func (m *mount) state() string {
 			fmt.Fprintf(&state, "%s: %v\n", name, m.read(folder+"/"+name.(string)).Data)
 		}
 	}
+	fmt.Fprintln(&state, m.read("freeze").Data)
 	users := m.users()
 	slices.Sort(users)
 	fmt.Fprintln(&state, users)

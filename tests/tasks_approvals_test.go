@@ -475,6 +475,9 @@ func TestApprovals(t *testing.T) {
 		granted += len(o.grants) - before
 		// Open requests are bounded, and the attempts leave some.
 		o.cancelAll()
+		if i%20 == 19 {
+			o.tidy("store") // so are those of late
+		}
 	}
 	figures.Log(t, "%d attempts at approvals, as they have to end; %d credentials were minted on the way", len(approvalAttempts), granted)
 }

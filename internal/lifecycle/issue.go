@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -192,7 +193,11 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	}
 	switch {
 	case err != nil:
-		m.abandon(ctx, storage, order, grant, ledger.Frozen)
+		cause := ledger.MintFailed
+		if errors.As(err, new(*invalid.Denied)) {
+			cause = ledger.Frozen
+		}
+		m.abandon(ctx, storage, order, grant, cause)
 		return Issued{}, err
 	case ctx.Err() != nil:
 		m.abandon(ctx, storage, order, grant, ledger.CallerHungUp)
