@@ -15,7 +15,7 @@ func TestPathHelp(t *testing.T) {
 		"config/x":            {"endpoint (string)", "secret_key (string)", "verify_connection (bool)"},
 		"rotate-root/x":       {"target (string)", "Nobody has seen the new"},
 		"roles":               {"List the roles"},
-		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly"},
+		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly", "window (string)", "max_active (int)", "bound_cidrs (slice)", "task_pattern"},
 		"creds/x":             {"ttl (duration (sec))", "not renewable"},
 		"creds/upload/JIRA-1": {"task (string)", "lease revoke -prefix", "key=app/1.tgz"},
 		"requests":            {"reason (string)", "task (string)", "requests/<id>/approve"},
