@@ -58,9 +58,9 @@ func (p *people) login(name string) person {
 	return person{client, token.Auth.EntityID}
 }
 
-// group makes an identity group of these people, or gives one other members, and
+// gather makes an identity group of these people, or gives one other members, and
 // returns its id.
-func (m *mount) group(name string, members ...person) string {
+func (m *mount) gather(name string, members ...person) string {
 	m.t.Helper()
 	entities := []string{}
 	for _, member := range members {

@@ -31,7 +31,7 @@ func newOffice(t *testing.T) *office {
 	m := newMount(t)
 	o := &office{mount: m, users: m.people("-users")}
 	o.alice, o.bob, o.carol, o.dave = o.users.login("alice"), o.users.login("bob"), o.users.login("carol"), o.users.login("dave")
-	o.leads = m.group("leads", o.bob, o.carol)
+	o.leads = m.gather("leads", o.bob, o.carol)
 	o.role = map[string]any{
 		"target": "store", "action": putObject, "resource": keyed, "parameters": map[string]any{"key": "[a-z0-9.]+"},
 		"ttl": "10m", "max_ttl": "30m", "approvals": 1, "approver_group_ids": o.leads,
@@ -303,14 +303,14 @@ var approvalAttempts = []approvalAttempt{
 	{"approving without being in the group", func(o *office) error { return o.decide(o.dave.Client, o.asked("deploy"), "approve", nil) }, 403, "approver_group_ids"},
 	{"approving where no group is asked for", func(o *office) error { return o.decide(o.dave.Client, o.asked("open"), "approve", nil) }, 200, ""},
 	{"approving once out of the group", func(o *office) error {
-		own := o.group("passing", o.dave)
+		own := o.gather("passing", o.dave)
 		role := o.rewrite("passing", map[string]any{"approver_group_ids": own})
-		o.group("passing", o.carol)
+		o.gather("passing", o.carol)
 		return o.decide(o.dave.Client, o.asked(role), "approve", nil)
 	}, 403, "approver_group_ids"},
 	{"approving by a group in the group", func(o *office) error {
-		inner := o.group("inner", o.dave)
-		outer := o.group("outer")
+		inner := o.gather("inner", o.dave)
+		outer := o.gather("outer")
 		_, err := o.Logical().WriteWithContext(o.t.Context(), "identity/group/id/"+outer, map[string]any{"member_group_ids": inner})
 		o.must(err)
 		role := o.rewrite("nested", map[string]any{"approver_group_ids": outer})
