@@ -181,8 +181,8 @@ func (m *mount) entity(name string) string {
 	return m.identity("identity/entity", map[string]any{"name": m.path + "-" + name})
 }
 
-// group makes a group, and returns its id.
-func (m *mount) group(name string, fields map[string]any) string {
+// groupWith makes a group that has these fields, and returns its id.
+func (m *mount) groupWith(name string, fields map[string]any) string {
 	m.t.Helper()
 	return m.identity("identity/group", with(fields, map[string]any{"name": m.path + "-" + name}))
 }
@@ -200,9 +200,9 @@ func (m *mount) identity(path string, fields map[string]any) string {
 func TestTasksCallers(t *testing.T) {
 	m := newMount(t)
 	alice := m.entity("alice")
-	direct := m.group("direct", map[string]any{"member_entity_ids": alice})
-	above := m.group("above", map[string]any{"member_group_ids": direct})
-	empty := m.group("empty", map[string]any{})
+	direct := m.groupWith("direct", map[string]any{"member_entity_ids": alice})
+	above := m.groupWith("above", map[string]any{"member_group_ids": direct})
+	empty := m.groupWith("empty", map[string]any{})
 	hers, nobodys := m.callerOf(alice), m.caller()
 	role := map[string]any{"target": "store", "action": putObject, "resource": uploads}
 	for name, test := range map[string]struct {
