@@ -64,7 +64,8 @@ func (m *mount) assemble(name string, entities ...string) {
 // The page on tasks is true: it is run.
 func TestTasksPage(t *testing.T) {
 	m := documented(t)
-	people, entities := m.cast(`path "precision/creds/*" { capabilities = ["read"] } path "precision/preview/*" { capabilities = ["read"] }`, "ci", "alice")
+	people, entities := m.cast(`path "precision/creds/*" { capabilities = ["read"] } path "precision/preview/*" { capabilities = ["read"] } path "precision/requests*" { capabilities = ["create", "read", "update", "list"] }`, "ci", "alice", "bob", "carol")
+	m.assemble("leads", entities["bob"], entities["carol"])
 	m.assemble("pipelines", entities["ci"])
 	zone, err := time.LoadLocation("Europe/Berlin")
 	if err != nil {
