@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 )
 
 func mustWindow(t *testing.T, expression, zone string, duration time.Duration) window {
@@ -33,6 +35,7 @@ const (
 // second after each edge, and a nanosecond before it, too.
 func TestWindowEdges(t *testing.T) {
 	t.Parallel()
+	edges := 0
 	for name, test := range map[string]struct {
 		expression, zone string
 		duration         time.Duration
@@ -81,6 +84,7 @@ func TestWindowEdges(t *testing.T) {
 			{"when it closes", closes, false},
 			{"a second after it has closed", closes.Add(time.Second), false},
 		} {
+			edges++
 			end, open := w.closes(edge.now, edge.now.Add(forever))
 			if open != edge.open || (open && !end.Equal(closes)) {
 				t.Errorf("%s: %s: open: %t until %s, want %t until %s", name, edge.what, open, end, edge.open, closes)
@@ -90,6 +94,7 @@ func TestWindowEdges(t *testing.T) {
 			t.Errorf("%s: opens next at %s, want %s", name, next, opens)
 		}
 	}
+	figures.Log(t, "moments around the edges of windows: %d", edges)
 }
 
 // What is open is compared with what a clock shows, minute by minute, around every
@@ -112,6 +117,7 @@ func TestWindowAgainstTheClock(t *testing.T) {
 	if minutes < 40_000 {
 		t.Errorf("only %d minutes were looked at", minutes)
 	}
+	figures.Log(t, "minutes of a clock around its changes, in 8 zones: %d", minutes)
 }
 
 // changesIn are the moments of a year at which a zone's clock is changed.
@@ -283,4 +289,44 @@ func TestBadWindows(t *testing.T) {
 			t.Errorf("%q of %s never closes: %v", expression, duration, err)
 		}
 	}
+}
+
+// Whatever is taken for a window has starts, and is open from each of them on and
+// not at its end.
+func FuzzWindow(f *testing.F) {
+	for _, seed := range []struct {
+		expression, zone string
+		seconds, at      int64
+	}{
+		{"0 22 * * 5", berlin, 14400, 1_795_816_800}, {"*/7 1-3,5 * 2,mar-jun *", newYork, 1, 1_772_953_200}, {"30 2 31 * *", "Antarctica/Troll", 86_400, 0},
+		{"TZ=UTC 0 22 * * 5", "Local", 60, 1}, {"59 23 29 2 *", "UTC", 31_536_000, 4_107_542_400}, {"0 0 * * sun-sat", "America/Sao_Paulo", 3600, 1_518_912_000},
+	} {
+		f.Add(seed.expression, seed.zone, seed.seconds, seed.at)
+	}
+	f.Fuzz(func(t *testing.T, expression, zone string, seconds, at int64) {
+		const year = 31_622_400
+		duration := time.Duration(1+max(seconds, -seconds)%year) * time.Second
+		w, err := parseWindow(expression, zone, max(duration, time.Second))
+		if err != nil {
+			return
+		}
+		now := time.Unix(at%(100*year), 0)
+		start, any := w.next(now)
+		if !any || !start.After(now) {
+			t.Fatalf("opens next at %s, %t, after %s", start, any, now)
+		}
+		end, open := w.closes(start, start.Add(time.Second))
+		if !open || end.Before(start.Add(w.duration)) {
+			t.Fatalf("at its start, %s: open: %t until %s", start, open, end)
+		}
+		if end, open = w.closes(start, start.Add(forever)); !open || !end.After(start) {
+			t.Fatalf("at its start, %s: open: %t until %s", start, open, end)
+		}
+		if last, open := w.closes(end.Add(-1), end.Add(forever)); !open || last.Before(end) {
+			t.Fatalf("just before its end, %s: open: %t until %s", end, open, last)
+		}
+		if before, any := w.latest(start); !any || !before.Equal(start) {
+			t.Fatalf("the latest start at %s is %s, %t", start, before, any)
+		}
+	})
 }
