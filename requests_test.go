@@ -273,7 +273,7 @@ func TestRequestsAreBounded(t *testing.T) {
 			t.Errorf("one more came to %v", err)
 		}
 		e.approvedBy("carol", "T-1") // others go on
-		for range 2 { // once the ledger is in memory
+		for range 2 {                // once the ledger is in memory
 			if err := e.PeriodicFunc(t.Context(), &logical.Request{Storage: e.storage}); err != nil {
 				t.Fatal(err)
 			}
