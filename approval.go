@@ -3,7 +3,9 @@ package precision
 import (
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -105,12 +107,18 @@ func (r role) checkApproval() (warnings []string, err error) {
 	return warnings, nil
 }
 
-// bindingOf is what an approval has to be for, so that the order may be minted.
-func bindingOf(order lifecycle.Order, stored openRole) approval.Binding {
+// bindingOf is what an approval has to be for, so that the order may be minted. What
+// parameters fill in is not all in the scope.
+func bindingOf(order lifecycle.Order, stored openRole, parameters map[string]string) (approval.Binding, error) {
+	text, err := json.Marshal([]any{parameters, order.Bounds.Options})
+	if err != nil {
+		return approval.Binding{}, fmt.Errorf("encoding what is filled into the role: %w", err)
+	}
+	sum := sha256.Sum256(text)
 	return approval.Binding{
 		Role: order.Role, Version: stored.version, Target: order.Target, System: order.System,
-		Task: order.Task, Scope: order.Scope.Canonical(), Entity: order.EntityID,
-	}
+		Task: order.Task, Scope: order.Scope.Canonical(), Filled: hex.EncodeToString(sum[:]), Entity: order.EntityID,
+	}, nil
 }
 
 // shownOf is the order as who approves sees it.
@@ -147,7 +155,10 @@ func (b *backend) claimApproval(ctx context.Context, req *logical.Request, data 
 	if order.EntityID == "" {
 		return invalid.Deny("the role asks for approvals, and the caller's token belongs to no entity that could have one", "log in by a method that has entities; root tokens have none")
 	}
-	wanted := bindingOf(*order, stored)
+	wanted, err := bindingOf(*order, stored, parametersOf(req, data))
+	if err != nil {
+		return err
+	}
 	found, err := b.standing(ctx, req.Storage, wanted)
 	if errors.Is(err, errNoRequest) {
 		return needsRequest(req, data, *order, stored)

@@ -96,9 +96,14 @@ func (b *backend) openRequestFor(ctx context.Context, req *logical.Request, data
 	if _, _, err := order.Compile(b.grants.Now()); err != nil {
 		return refuse(err)
 	}
+	parameters := parametersOf(req, data)
+	binding, err := bindingOf(order, stored, parameters)
+	if err != nil {
+		return refuse(err)
+	}
 	opened, err := b.openRequest(ctx, req.Storage, approval.Request{
-		Binding: bindingOf(order, stored),
-		Shown:   shownOf(order, parametersOf(req, data)),
+		Binding: binding,
+		Shown:   shownOf(order, parameters),
 		Reason:  data.Get("reason").(string),
 		TTL:     order.TTL,
 	}, stored.Approval, approval.Actor{Entity: req.EntityID, DisplayName: req.DisplayName})

@@ -33,7 +33,8 @@ type Binding struct {
 	Target  string `json:"target"`
 	System  string `json:"system,omitempty"` // which system the target is, see ledger.Grant
 	Task    string `json:"task"`
-	Scope   string `json:"scope"` // its canonical form, with all parameters filled in
+	Scope   string `json:"scope"`  // its canonical form, with all parameters filled in
+	Filled  string `json:"filled"` // a hash of the parameters, and of the role's options as they are filled in
 	Entity  string `json:"entity_id"`
 }
 

@@ -72,7 +72,8 @@ func TestApprovalIsOfOneThing(t *testing.T) {
 	for name, change := range map[string]func(*Binding){
 		"role": func(b *Binding) { b.Role = "x" }, "version": func(b *Binding) { b.Version = "v2" }, "no version": func(b *Binding) { b.Version = "" },
 		"target": func(b *Binding) { b.Target = "x" }, "system": func(b *Binding) { b.System = "x" }, "task": func(b *Binding) { b.Task = "x" },
-		"scope": func(b *Binding) { b.Scope = "y" }, "entity": func(b *Binding) { b.Entity = "bob" }, "no entity": func(b *Binding) { b.Entity = "" },
+		"filling": func(b *Binding) { b.Filled = "x" },
+		"scope":   func(b *Binding) { b.Scope = "y" }, "entity": func(b *Binding) { b.Entity = "bob" }, "no entity": func(b *Binding) { b.Entity = "" },
 	} {
 		other := wanted
 		change(&other)
