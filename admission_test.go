@@ -146,7 +146,8 @@ func TestRenewWithinTheWindow(t *testing.T) {
 	window := map[string]any{"window": "0 22 * * 5", "window_duration": "4h", "window_timezone": "Europe/Berlin", "ttl": "1h", "max_ttl": "23h", "renewable": true}
 	e.do(logical.UpdateOperation, "roles/reset", window)
 	closing := time.Date(2026, 11, 28, 1, 0, 0, 0, time.UTC)
-	minted, err := e.from("creds/reset/T-1", someEntity, "10.1.2.3:4567")
+	const reader = "22222222-2222-2222-2222-222222222222"
+	minted, err := e.from("creds/reset/T-1", reader, "10.1.2.3:4567")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,9 +187,9 @@ func TestRenewWithinTheWindow(t *testing.T) {
 	refused("window is closed", map[string]any{"not_after": "2026-11-27T23:00:00Z"})
 	refused("invalid task", map[string]any{"task_pattern": "JIRA-[0-9]+"})
 	refused("not for callers from 10.1.2.3", map[string]any{"bound_cidrs": "10.2.0.0/16"})
-	refused("not for the caller's entity", map[string]any{"bound_entity_ids": someGroup})
+	refused("not for the caller's entity", map[string]any{"bound_entity_ids": someEntity})
 	refused("not for the caller's groups", map[string]any{"bound_group_ids": someGroup})
-	e.do(logical.UpdateOperation, "roles/reset", map[string]any{"bound_cidrs": "10.1.0.0/16", "bound_entity_ids": someEntity, "max_active": 1})
+	e.do(logical.UpdateOperation, "roles/reset", map[string]any{"bound_cidrs": "10.1.0.0/16", "bound_entity_ids": reader, "max_active": 1})
 	if _, err := renew(); err != nil {
 		t.Errorf("a renewal of who may read, at the limit: %v", err)
 	}

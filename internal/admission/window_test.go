@@ -67,6 +67,7 @@ func TestWindowEdges(t *testing.T) {
 		"forward at midnight":              {"0 0 4 11 *", "America/Sao_Paulo", time.Hour, "2018-11-04T01:00:00-02:00", "2018-11-04T02:00:00-02:00"},
 		"back at midnight":                 {"30 23 17 2 *", "America/Sao_Paulo", time.Hour, "2018-02-17T23:30:00-02:00", "2018-02-17T23:30:00-03:00"},
 		"a day that is left out":           {"0 12 30 12 *", "Pacific/Apia", time.Hour, "2011-12-31T00:00:00+14:00", "2011-12-31T01:00:00+14:00"},
+		"back over midnight":               {"0 0 7 11 *", "America/St_Johns", 90 * time.Minute, "2010-11-07T00:00:00-02:30", "2010-11-07T00:30:00-03:30"},
 	} {
 		w := mustWindow(t, test.expression, test.zone, test.duration)
 		opens, closes := at(t, test.opens), at(t, test.closes)
@@ -79,6 +80,7 @@ func TestWindowEdges(t *testing.T) {
 			{"just before it opens", opens.Add(-1), false},
 			{"when it opens", opens, true},
 			{"a second after", opens.Add(time.Second), opens.Add(time.Second).Before(closes)},
+			{"midway", opens.Add(closes.Sub(opens) / 2), true},
 			{"a second before it closes", closes.Add(-time.Second), true},
 			{"just before it closes", closes.Add(-1), true},
 			{"when it closes", closes, false},
@@ -171,7 +173,7 @@ func againstTheClock(t *testing.T, zone *time.Location, change time.Time) int {
 // looking at every start.
 func TestWindowAgainstAllStarts(t *testing.T) {
 	t.Parallel()
-	for _, expression := range []string{"0 22 * * 5", "*/7 * * * *", "30 2 * * *", "15 1-3 * * 0", "0 0 1,15 * *", "59 23 31 * *"} {
+	for _, expression := range []string{"0 22 * * 5", "*/37 * * * *", "30 2 * * *", "15 1-3 * * 0", "0 0 1,15 * *", "59 23 31 * *"} {
 		for _, duration := range []time.Duration{time.Second, time.Minute, 3 * time.Hour, 50 * time.Hour} {
 			for _, zone := range []string{berlin, newYork} {
 				w, err := parseWindow(expression, zone, duration)
@@ -195,7 +197,7 @@ func compareWithAllStarts(t *testing.T, name string, w window) {
 			}
 		}
 	}
-	for now := from; now.Before(to); now = now.Add(17*time.Minute + 30*time.Second) {
+	for now := from; now.Before(to); now = now.Add(97*time.Minute + 30*time.Second) {
 		var want, next time.Time
 		for _, start := range starts {
 			end := start.Add(w.duration)
