@@ -79,7 +79,7 @@ func (s suite) prepare(t *testing.T, ttl time.Duration) grant {
 	if prepared.policy == "" {
 		t.Fatal("the policy is empty")
 	}
-	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: "11111111-2222-3333-4444-555555555555", Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options}); err != nil {
+	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: "11111111-2222-3333-4444-555555555555", Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options, Policy: prepared.policy}); err != nil {
 		t.Fatal(err)
 	}
 	return prepared
