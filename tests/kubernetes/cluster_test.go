@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	authentication "k8s.io/api/authentication/v1"
 	core "k8s.io/api/core/v1"
 	rbac "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -78,4 +79,16 @@ func dynamicAs(t *testing.T, token string) dynamic.Interface {
 		t.Fatal(err)
 	}
 	return client
+}
+
+// tokenReview asks the server whether a token is for an audience.
+func tokenReview(t *testing.T, token, audience string) bool {
+	t.Helper()
+	answer, err := servers.Kubernetes.AuthenticationV1().TokenReviews().Create(t.Context(), &authentication.TokenReview{
+		Spec: authentication.TokenReviewSpec{Token: token, Audiences: []string{audience}},
+	}, meta.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.Status.Authenticated
 }

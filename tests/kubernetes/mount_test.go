@@ -35,16 +35,21 @@ func newMount(t *testing.T, namespaces ...string) *mount {
 func newMountWith(t *testing.T, jwt string) *mount {
 	t.Helper()
 	m := &mount{t: t, path: strings.ToLower(t.Name()), Client: servers.Vault.Client}
-	if err := m.Sys().MountWithContext(t.Context(), m.path, &api.MountInput{Type: lab.PluginName}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := m.Sys().UnmountWithContext(context.Background(), m.path); err != nil {
-			t.Errorf("disabling the mount: %v", err)
-		}
-	})
+	m.mount()
 	m.write("config/"+target, config(jwt))
 	return m
+}
+
+func (m *mount) mount() {
+	m.t.Helper()
+	if err := m.Sys().MountWithContext(m.t.Context(), m.path, &api.MountInput{Type: lab.PluginName}); err != nil {
+		m.t.Fatal(err)
+	}
+	m.t.Cleanup(func() {
+		if err := m.Sys().UnmountWithContext(context.Background(), m.path); err != nil {
+			m.t.Errorf("disabling the mount: %v", err)
+		}
+	})
 }
 
 func config(jwt string) fields {
