@@ -137,7 +137,7 @@ func (s suite) prepare(t *testing.T, ttl time.Duration) grant {
 	prepared := grant{id: ledger.NewID(expiresAt), expiresAt: expiresAt}
 	prepared.policy = s.compile(t, expiresAt)
 	var err error
-	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: testMount, Ledger: testLedger, Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options}); err != nil {
+	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: testMount, Ledger: testLedger, Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options, Policy: prepared.policy}); err != nil {
 		t.Fatal(err)
 	}
 	return prepared
