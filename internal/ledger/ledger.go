@@ -51,6 +51,7 @@ const (
 	Active  State = "active"
 	Expired State = "expired"
 	Revoked State = "revoked"
+	Lost    State = "lost" // its target was pointed to another system; it lived until its end for all that is known
 )
 
 // Cause is how a grant ended, or why it is to.
@@ -62,6 +63,8 @@ const (
 	Swept        Cause = "swept"             // outlived its lease, or was left by a crash
 	Orphaned     Cause = "orphaned"          // was found at the target, and not in the ledger
 	Widened      Cause = "ended with others" // the target's limits left no room to spare it
+	Requested    Cause = "ended on request"
+	TargetMoved  Cause = "its target was pointed to another system"
 	MintFailed   Cause = "mint failed"
 	CallerHungUp Cause = "the caller hung up"
 	MintTooLate  Cause = "minting took longer than the credential's life"
@@ -82,8 +85,9 @@ type Grant struct {
 	ID          string          `json:"id"`
 	State       State           `json:"state"`
 	Target      string          `json:"target"`
-	System      string          `json:"system,omitempty"` // a hash that tells which system the target was
-	Base        string          `json:"base,omitempty"`   // see provider.Committed; empty for most
+	System      string          `json:"system,omitempty"`    // a hash that tells which system the target was
+	Base        string          `json:"base,omitempty"`      // see provider.Committed; empty for most
+	Installed   string          `json:"installed,omitempty"` // the Installation that it needs; empty for most
 	Role        string          `json:"role"`
 	Task        string          `json:"task,omitempty"`
 	Action      string          `json:"action"`
@@ -99,6 +103,8 @@ type Grant struct {
 	ExpiresAt   time.Time       `json:"expires_at"` // when the target ends it by itself
 	EndedAt     time.Time       `json:"ended_at,omitzero"`
 	Ending      Cause           `json:"ending,omitempty"`
+	EndedBy     string          `json:"ended_by,omitempty"`   // who requested its end
+	EndReason   string          `json:"end_reason,omitempty"` // and what for
 }
 
 // Finished says whether nothing remains to be done about the grant.
@@ -117,6 +123,8 @@ func (g Grant) Status(now time.Time) State {
 		return Expired
 	case g.State == Ended && (g.Ending == LeaseExpired || g.Ending == Swept):
 		return Expired
+	case g.State == Ended && g.Ending == TargetMoved:
+		return Lost
 	case g.State == Ended:
 		return Revoked
 	default:

@@ -50,6 +50,9 @@ type EndOrder struct {
 	// Cause is empty for the end of a lease: the clock says whether it was
 	// revoked or has expired. What the ledger knows already counts for more.
 	Cause ledger.Cause
+	// By and Reason say who has requested the end, and what for, where Cause is
+	// ledger.Requested.
+	By, Reason string
 	// Unasked is for an end that Vault has not just asked for. Storage is made
 	// to take a write first: a plugin whose Vault has lost the mount, or is
 	// gone, must not act on a target.
@@ -193,7 +196,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 
 	grant.Handle, grant.Base = order.Handle, base
 	if grant.State != ledger.Ending {
-		grant.Ending = m.cause(order, grant)
+		m.blame(order, &grant)
 	}
 	if order.Unasked || (base != "" && grant.State != ledger.Ending && grant.Live(m.Now().Add(rounding))) {
 		grant.State = ledger.Ending
@@ -211,6 +214,11 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	}
 	m.Log.Info("grant ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", grant.Ending)
 	return nil
+}
+
+// blame writes down why a grant ends.
+func (m *Manager) blame(order EndOrder, grant *ledger.Grant) {
+	grant.Ending, grant.EndedBy, grant.EndReason = m.cause(order, *grant), order.By, order.Reason
 }
 
 func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
@@ -235,6 +243,31 @@ func (m *Manager) revoke(ctx context.Context, order EndOrder) error {
 		return err
 	}
 	return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
+}
+
+// Lose closes the record of a grant that can't be ended any more: its target is
+// another system now.
+func (m *Manager) Lose(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
+	return m.act(ctx, EndOrder{ID: grant.ID, Target: grant.Target}, begins, func(ctx context.Context) error {
+		grant.State, grant.Ending, grant.EndedAt, grant.Base = ledger.Ended, ledger.TargetMoved, m.Now().UTC(), ""
+		if err := m.write(ctx, storage, grant); err != nil {
+			return err
+		}
+		m.Log.Warn("grant lost", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "handle", grant.Handle, "expires_at", grant.ExpiresAt)
+		return nil
+	})
+}
+
+// Lost says whether a grant was closed as lost.
+func (m *Manager) Lost(ctx context.Context, storage logical.Storage, id string) (bool, error) {
+	grant, err := m.find(ctx, storage, id)
+	if errors.Is(err, ledger.ErrNotFound) {
+		grant, err = ledger.Find(ctx, storage, id) // it may be history
+	}
+	if errors.Is(err, ledger.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && grant.Finished() && grant.Ending == ledger.TargetMoved, err
 }
 
 // write puts a grant into storage, and then into the index.

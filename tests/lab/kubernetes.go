@@ -156,7 +156,7 @@ func (k *Kubernetes) Restart(ctx context.Context) error {
 
 // As is how a client reaches the server with a token.
 func (k *Kubernetes) As(token string) *rest.Config {
-	return &rest.Config{Host: k.Host, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: []byte(k.CA)}, QPS: -1}
+	return &rest.Config{Host: k.Host, BearerToken: token, TLSClientConfig: rest.TLSClientConfig{CAData: []byte(k.CA)}, QPS: -1, WarningHandler: rest.NoWarnings{}}
 }
 
 // MakeNamespace makes a namespace with the account that its pods run as, which a
