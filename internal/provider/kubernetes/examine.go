@@ -32,8 +32,11 @@ func (c *cluster) Examine(ctx context.Context, granted scope.Scope, bounds provi
 		return provider.Findings{}, first(err)
 	}
 	// Last: what is ambient is only of interest where the rest is right.
-	if err := look.ambient(ctx); err != nil {
+	if look.seen, err = c.ambient(ctx, asked.on.namespace); err != nil {
 		return provider.Findings{}, err
+	}
+	if rest := look.seen.found.except(asked.options.tolerated); len(rest) > 0 {
+		return provider.Findings{}, c.untolerated(ctx, rest)
 	}
 	facts := provider.Facts{factOffers: look.offers.fact()}
 	if look.restarts {
@@ -55,13 +58,12 @@ func first(err error) error {
 // with fields of its own.
 type examination struct {
 	*cluster
-	asked     request
-	offers    offers
-	restarts  bool
-	lacks     []string // what the engine may not do, and would be better able to
-	tolerated rights   // that every account has
-	unlisted  string   // what the API server says of rights that it can't list
-	elsewhere bool     // whether other namespaces were looked at
+	asked    request
+	offers   offers
+	restarts bool
+	lacks    []string // what the engine may not do, and would be better able to
+	inert    bool     // whether the API server takes no token for the role's audiences
+	seen     ambience
 }
 
 func (e *examination) inventory(ctx context.Context) error {
@@ -127,7 +129,8 @@ func (e *examination) restart(ctx context.Context) (err error) {
 	return err
 }
 
-// audiences sees to it that the API server takes a token for the role's audiences.
+// audiences tries whether the API server takes a token for the role's audiences. A role
+// whose credentials are not tried either may have others.
 func (e *examination) audiences(ctx context.Context) error {
 	if len(e.asked.options.audiences) == 0 {
 		return nil
@@ -140,68 +143,32 @@ func (e *examination) audiences(ctx context.Context) error {
 		return err
 	}
 	_, err = e.client.rules(ctx, made.Status.Token, e.asked.on.namespace)
-	if apierrors.IsUnauthorized(err) {
-		return noAudience(e.asked.options.audiences)
-	}
-	return err
-}
-
-// ambient looks for what every account may do: in the role's namespace, in that of the
-// accounts, and, where the engine may list bindings, in all where something is given to
-// everybody.
-func (e *examination) ambient(ctx context.Context) error {
-	namespaces := []string{e.asked.on.namespace, e.namespace}
-	given, err := e.toEverybody(ctx)
-	switch {
-	case err == nil:
-		e.elsewhere = true
-		for _, one := range given {
-			if one.Metadata.Namespace != "" {
-				namespaces = append(namespaces, one.Metadata.Namespace)
-			}
-		}
-	case !forbidden(err):
+	if !apierrors.IsUnauthorized(err) {
 		return err
 	}
-	var found rights
-	everywhere := map[right]bool{} // what was seen in the role's own namespace, without its name
-	for i, namespace := range append(namespaces[:1:1], inOrder(namespaces[1:])...) {
-		rights, unlisted, err := e.everybodys(ctx, namespace)
-		if err != nil {
-			return err
-		}
-		e.unlisted = unlisted
-		for _, one := range rights {
-			thing, _, _ := strings.Cut(one.of, " in ")
-			bare := right{verb: one.verb, of: thing}
-			if i == 0 {
-				everywhere[bare] = true
-			} else if everywhere[bare] {
-				continue // said once
-			}
-			found = append(found, one)
-		}
+	e.inert = true
+	if e.asked.options.waitReady {
+		return noAudience(e.asked.options.audiences)
 	}
-	if rest := found.except(e.asked.options.tolerated); len(rest) > 0 {
-		return e.untolerated(ctx, rest)
-	}
-	e.tolerated = found
 	return nil
 }
 
 func (e *examination) warnings() []string {
 	var warnings []string
-	if warning := provider.AmbientWarning(e.tolerated.texts()); warning != "" {
+	if warning := provider.AmbientWarning(e.seen.found.texts()); warning != "" {
 		warnings = append(warnings, warning)
 	}
 	if len(e.lacks) > 0 {
 		warnings = append(warnings, "the engine may not "+strings.Join(e.lacks, ", ")+" in "+e.asked.on.namespace+": what it makes there can't all be removed")
 	}
-	if !e.elsewhere {
+	if e.seen.blind {
 		warnings = append(warnings, "the engine may not list bindings: what other namespaces give to every account was not looked for")
 	}
-	if e.unlisted != "" {
-		warnings = append(warnings, "the API server can't list all rights, so some that every account has may not have been seen: "+invalid.Clip(e.unlisted))
+	if e.inert {
+		warnings = append(warnings, "the API server takes a token for none of the role's audiences: a credential is of use only to services that ask it whose token it is")
+	}
+	if e.seen.unlisted != "" {
+		warnings = append(warnings, "the API server can't list all rights, so some that every account has may not have been seen: "+invalid.Clip(e.seen.unlisted))
 	}
 	return warnings
 }

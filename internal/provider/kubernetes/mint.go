@@ -179,7 +179,7 @@ func probe(needed document) authorization.ResourceAttributes {
 }
 
 func noAudience(audiences []string) error {
-	return invalid.Field(fieldAudiences, invalid.OneOf(audiences), "the API server takes a token for none of them", "leave it out, or name the API server's own, too")
+	return invalid.Field(fieldAudiences, invalid.OneOf(audiences), "the API server takes a token for none of them", "leave it out, name the API server's own, too, or, for a service that the token is shown to, say "+fieldWaitReady+"=false")
 }
 
 // undone removes what a mint has made that somebody can mend, and says so; what else

@@ -21,8 +21,8 @@ const (
 func roleFields() map[string]*framework.FieldSchema {
 	return map[string]*framework.FieldSchema{
 		fieldAudiences: {
-			Type:         framework.TypeCommaStringSlice,
-			Description:  "Audiences of the token. One of them has to be the API server's. Default: the API server's own.",
+			Type:         framework.TypeStringSlice,
+			Description:  "Audiences of the token, one of them the API server's; without that, say wait_ready=false. Default: the API server's own.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Audiences"},
 		},
 		fieldWaitReady: {
@@ -41,7 +41,7 @@ func roleFields() map[string]*framework.FieldSchema {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Include secrets"},
 		},
 		fieldIncludeGroups: {
-			Type:         framework.TypeCommaStringSlice,
+			Type:         framework.TypeStringSlice,
 			Description:  "With <namespace>/*: groups of custom resources to include, such as argoproj.io.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Include groups"},
 		},

@@ -70,7 +70,8 @@ type cluster struct {
 	authority string // PEM; may be empty
 	facts     provider.Facts
 
-	canary canary
+	canary   canary
+	bindings gathered[[]binding] // to everybody
 }
 
 func open(settings provider.Settings, facts provider.Facts, local pod) (*cluster, error) {

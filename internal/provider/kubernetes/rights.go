@@ -139,8 +139,7 @@ var floor = map[string][]string{
 func (r rights) beyondFloor() rights {
 	var rest rights
 	for _, one := range r {
-		thing, _, _ := strings.Cut(one.of, " in ")
-		if !slices.Contains(floor[thing], one.verb) {
+		if !slices.Contains(floor[one.bare().of], one.verb) {
 			rest = append(rest, one)
 		}
 	}
