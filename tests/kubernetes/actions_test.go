@@ -8,9 +8,7 @@ import (
 	"testing"
 	"time"
 
-	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -102,11 +100,13 @@ func TestEveryActionIsExact(t *testing.T) {
 		{"list", "/configmaps", nil, all(namespace, []string{"configmaps"}, "list")},
 		{"watch", "/pods", watched, all(namespace, []string{"pods"}, "watch")},
 		{"create", "/jobs.batch", nil, all(namespace, []string{"jobs.batch"}, "create")},
+		{"deletecollection", "/jobs.batch", nil, all(namespace, []string{"jobs.batch"}, "deletecollection")},
 		{"update", "/services/named", nil, one(namespace, "services", "named", "update")},
 		{"delete", "/pods/named", nil, one(namespace, "pods", "named", "delete")},
 	} {
-		m.role("role", test.action, namespace+test.resource, test.more)
-		minted := m.mint("role/actions")
+		role := fmt.Sprintf("role-%d", roles) // a further write of the same one would keep what it leaves out
+		m.role(role, test.action, namespace+test.resource, test.more)
+		minted := m.mint(role + "/actions")
 		more, yes := judge(t, minted.account, resources, []string{namespace}, []string{"", "named"}, test.granted)
 		if yes == 0 {
 			t.Errorf("nothing is allowed")
@@ -128,14 +128,11 @@ func TestRestartNeedsItsPolicy(t *testing.T) {
 	ctx := t.Context()
 	m := newMount(t, namespace)
 	policies, bindings := servers.Kubernetes.AdmissionregistrationV1().ValidatingAdmissionPolicies(), servers.Kubernetes.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
-	if err := bindings.Delete(ctx, "precision-restart", meta.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
-		t.Fatal(err)
-	}
 	role := fields{"target": target, "action": "restart", "resource": namespace + "/deployments.apps/app", "ttl": "15m"}
 	m.refuses("roles/restart", role, "restart", "precision-restart")
-	guarded(t, "restarts-guarded")
+	_, own := guarded(t, namespace)
 	m.write("roles/restart", role)
-	if _, err := servers.Kubernetes.AppsV1().Deployments(namespace).Create(ctx, decoded[apps.Deployment](t, release(t, "app")), meta.CreateOptions{}); err != nil {
+	if _, err := own.Resource(workloads()[4].GroupVersionResource).Namespace(namespace).Create(ctx, restartable(t, workloads()[4], "app"), meta.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	minted := m.mint("restart/INC-1")
@@ -185,19 +182,6 @@ func TestRestartNeedsItsPolicy(t *testing.T) {
 	figures.Log(t, "1 restart, %d other changes refused; refused at role write and at mint without its policy", denied)
 }
 
-func decoded[T any](t *testing.T, object fields) *T {
-	t.Helper()
-	text, err := json.Marshal(object)
-	if err != nil {
-		t.Fatal(err)
-	}
-	value := new(T)
-	if err := json.Unmarshal(text, value); err != nil {
-		t.Fatal(err)
-	}
-	return value
-}
-
 // A token is for the audiences that the role names.
 func TestTokenIsForItsAudiences(t *testing.T) {
 	const namespace, issuer = "audiences", "https://kubernetes.default.svc.cluster.local"
@@ -214,9 +198,9 @@ func TestTokenIsForItsAudiences(t *testing.T) {
 	if tokenReview(t, minted.token, "another-service") {
 		t.Error("the token is for another-service, too")
 	}
-	m.role("read", "read", namespace+"/configmaps", fields{"audiences": []string{"release-service"}, "wait_ready": false})
-	m.mint("read/CHG-2") // for a service that asks the server, and for nothing at the server itself
-	m.refuses("roles/read", fields{"target": target, "action": "read", "resource": namespace + "/configmaps", "audiences": []string{"release-service"}, "wait_ready": true}, "audiences")
+	m.role("unwaited", "read", namespace+"/configmaps", fields{"audiences": []string{"release-service"}, "wait_ready": false})
+	m.mint("unwaited/CHG-2") // for a service that asks the server, and for nothing at the server itself
+	m.refuses("roles/unusable", fields{"target": target, "action": "read", "resource": namespace + "/configmaps", "audiences": []string{"release-service"}}, "audiences")
 }
 
 // The engine can grant what it holds, or what its rights to escalate say, and do

@@ -44,7 +44,6 @@ func noRestarts() map[string]fields {
 		"all annotations taken out":             annotated(nil),
 		"no time":                               annotated(fields{restartedAt: "; rm -rf /"}),
 		"an empty time":                         annotated(fields{restartedAt: ""}),
-		"nothing":                               {},
 		"an annotation of the object":           besides(fields{"metadata": fields{"annotations": fields{"a": "1"}}}),
 		"a changed annotation of the object":    besides(fields{"metadata": fields{"annotations": fields{"kept": "2"}}}),
 		"an annotation of the object taken out": besides(fields{"metadata": fields{"annotations": fields{"kept": nil}}}),
@@ -56,6 +55,22 @@ func noRestarts() map[string]fields {
 		"another limit of revisions":            {"spec": fields{"revisionHistoryLimit": 1, "template": fields{"metadata": fields{"annotations": fields{restartedAt: now}}}}},
 		"a limit taken out":                     {"spec": fields{"minReadySeconds": nil, "template": fields{"metadata": fields{"annotations": fields{restartedAt: now}}}}},
 	}
+}
+
+// restartable is a workload that has all that noRestarts change. It is not as the policy
+// for workloads wants it: somebody else has made it so.
+func restartable(t *testing.T, kind workload, name string) *unstructured.Unstructured {
+	t.Helper()
+	object := kind.object(name, with(tiedPod(), fields{"serviceAccountName": "own"}))
+	object.SetLabels(map[string]string{"kept": "1"})
+	object.SetAnnotations(map[string]string{"kept": "1"})
+	if err := unstructured.SetNestedField(object.Object, int64(5), "spec", "minReadySeconds"); err != nil {
+		t.Fatal(err)
+	}
+	if err := unstructured.SetNestedField(object.Object, "1", "spec", "template", "metadata", "annotations", "kept"); err != nil {
+		t.Fatal(err)
+	}
+	return object
 }
 
 // An account of a restart changes the time of the last restart, although RBAC would
@@ -74,17 +89,7 @@ func TestRestartIsARestart(t *testing.T) {
 		if kind.Group != "apps" || kind.kind == "ReplicaSet" {
 			continue
 		}
-		// It is not as the policy for workloads wants it: somebody else has made it so.
-		object := kind.object("there", with(tiedPod(), fields{"serviceAccountName": "own"}))
-		object.SetLabels(map[string]string{"kept": "1"})
-		object.SetAnnotations(map[string]string{"kept": "1"})
-		if err := unstructured.SetNestedField(object.Object, int64(5), "spec", "minReadySeconds"); err != nil {
-			t.Fatal(err)
-		}
-		if err := unstructured.SetNestedField(object.Object, "1", "spec", "template", "metadata", "annotations", "kept"); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := own.Resource(kind.GroupVersionResource).Namespace(namespace).Create(ctx, object, meta.CreateOptions{}); err != nil {
+		if _, err := own.Resource(kind.GroupVersionResource).Namespace(namespace).Create(ctx, restartable(t, kind, "there"), meta.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		there := restart.Resource(kind.GroupVersionResource).Namespace(namespace)

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -173,33 +174,60 @@ func guarded(t *testing.T, namespace string) (minted, own dynamic.Interface) {
 	makeAccount(t, namespace, "precision-workload")
 	makeAccount(t, namespace, "own")
 	makeAccount(t, lab.AccountsNamespace, namespace)
-	bind(t, namespace, "ClusterRole", "cluster-admin", account(lab.AccountsNamespace, namespace), account(namespace, "own"))
+	makeAccount(t, lab.AccountsNamespace, restartPrefix+namespace)
+	bind(t, namespace, "ClusterRole", "cluster-admin",
+		account(lab.AccountsNamespace, namespace), account(lab.AccountsNamespace, restartPrefix+namespace), account(namespace, "own"))
 	minted, own = dynamicAs(t, token(t, lab.AccountsNamespace, namespace)), dynamicAs(t, token(t, namespace, "own"))
-	installPolicies(t, func() bool {
-		configMap := &unstructured.Unstructured{Object: fields{"apiVersion": "v1", "kind": "ConfigMap", "metadata": fields{"name": "kube-root-ca.crt"}}}
-		_, objects := minted.Resource(configMaps).Namespace(namespace).Create(ctx, configMap, meta.CreateOptions{DryRun: []string{meta.DryRunAll}})
-		pods := workloads()[0]
-		_, workloads := minted.Resource(pods.GroupVersionResource).Namespace(namespace).Create(ctx, pods.object("probe", with(tiedPod(), waysAround()["hostPID"])), meta.CreateOptions{DryRun: []string{meta.DryRunAll}})
-		return apierrors.IsForbidden(objects) && apierrors.IsForbidden(workloads)
+	restart := dynamicAs(t, token(t, lab.AccountsNamespace, restartPrefix+namespace))
+	if err := cluster.Apply(ctx, "admission-policy.yaml", ""); err != nil {
+		t.Fatal(err)
+	}
+	inForce := func() int { return policiesInForce(namespace, minted, restart) }
+	t.Cleanup(func() {
+		removePolicies(t)
+		eventually(t, "the admission policies are not in force", 30*time.Second, func() bool { return inForce() == 0 })
 	})
+	eventually(t, "the admission policies are in force", 30*time.Second, func() bool { return inForce() == 3 })
 	return minted, own
 }
 
-var configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
+// restartPrefix starts the names of accounts that may restart.
+const restartPrefix = "precision-restart-"
 
-// installPolicies applies the policies of deploy/kubernetes, and waits until they are
-// in force.
-func installPolicies(t *testing.T, inForce func() bool) {
-	t.Helper()
-	if err := servers.Kubernetes.Apply(t.Context(), "admission-policy.yaml", ""); err != nil {
-		t.Fatal(err)
+// policiesInForce counts the policies that refuse what they are to refuse.
+func policiesInForce(namespace string, minted, restart dynamic.Interface) (count int) {
+	ctx, dry := context.Background(), []string{meta.DryRunAll}
+	pods := workloads()[0]
+	authority := &unstructured.Unstructured{Object: fields{"apiVersion": "v1", "kind": "ConfigMap", "metadata": fields{"name": "kube-root-ca.crt"}}}
+	_, objects := minted.Resource(configMaps).Namespace(namespace).Create(ctx, authority, meta.CreateOptions{DryRun: dry})
+	_, workloads := minted.Resource(pods.GroupVersionResource).Namespace(namespace).Create(ctx, pods.object("probe", with(tiedPod(), waysAround()["hostPID"])), meta.CreateOptions{DryRun: dry})
+	other := authority.DeepCopy()
+	other.SetName("probe")
+	_, restarts := restart.Resource(configMaps).Namespace(namespace).Create(ctx, other, meta.CreateOptions{DryRun: dry})
+	for policy, err := range map[string]error{"precision-objects": objects, "precision-workloads": workloads, "precision-restart": restarts} {
+		if deniedBy(err, policy) {
+			count++
+		}
 	}
-	for end := time.Now().Add(30 * time.Second); !inForce(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("the admission policies are not in force")
+	return count
+}
+
+func removePolicies(t *testing.T) {
+	t.Helper()
+	ctx, api := context.Background(), servers.Kubernetes.AdmissionregistrationV1()
+	for _, name := range []string{"precision-objects", "precision-restart", "precision-workloads"} {
+		for _, err := range []error{
+			api.ValidatingAdmissionPolicyBindings().Delete(ctx, name, meta.DeleteOptions{}),
+			api.ValidatingAdmissionPolicies().Delete(ctx, name, meta.DeleteOptions{}),
+		} {
+			if err != nil && !apierrors.IsNotFound(err) {
+				t.Error(err)
+			}
 		}
 	}
 }
+
+var configMaps = schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}
 
 // deniedBy says whether an error is the refusal of a policy that has judged.
 func deniedBy(err error, policy string) bool {

@@ -93,7 +93,7 @@ func TestAmbientRightsAreCaught(t *testing.T) {
 	}
 	m.revoke(minted)
 	// Nothing else is tolerated with it.
-	more := bind(t, namespace, "ClusterRole", "view", group("system:authenticated"))
+	more := bind(t, namespace, "ClusterRole", "precision-granting", group("system:authenticated"))
 	eventually(t, "a tolerant mint is refused for another right", 10*time.Second, func() bool {
 		minted, err := m.tryMint("tolerant/CHG-1")
 		if err == nil {

@@ -17,6 +17,7 @@ import (
 	core "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 )
@@ -128,7 +129,9 @@ func (k *Kubernetes) ready(ctx context.Context, certificate string) error {
 			}
 			admin := k.As(administrator)
 			admin.CAData, k.CA = authority, string(authority)
-			client, err := kubernetes.NewForConfig(admin)
+			brief := rest.CopyConfig(admin)
+			brief.ContentType = runtime.ContentTypeProtobuf // tests ask a great deal
+			client, err := kubernetes.NewForConfig(brief)
 			if err != nil {
 				return false // half written
 			}
