@@ -231,7 +231,8 @@ func TestRoleGoesWithItsLastNeed(t *testing.T) {
 		return roles() == before
 	})
 
-	// Somebody who takes the Role away, or widens it, gets nowhere.
+	// Somebody who takes the Role away gets nowhere.
+	eventually(t, "the sweeper is done", 20*time.Second, func() bool { return m.read("tidy-status").Data["running"] == false })
 	m.role("first", "read", namespace+"/configmaps")
 	found, err := servers.Kubernetes.RbacV1().Roles(namespace).List(ctx, meta.ListOptions{})
 	if err != nil {

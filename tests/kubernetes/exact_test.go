@@ -56,16 +56,17 @@ func TestCredentialsAreExact(t *testing.T) {
 	asked, allowed, sent, passed := 0, 0, 0, 0
 	for _, test := range []struct {
 		action, resource string
+		names            []string
 		granted          expectation
 	}{
-		{"apply", granted + "/*", all(granted, writable, "get", "create", "patch")},
-		{"write", granted + "/*", all(granted, writable, "create", "update", "patch", "delete")},
-		{"read", granted + "/*", all(granted, readable, "get", "list")},
-		{"apply", granted + "/deployments.apps/named", one(granted, "deployments.apps", "named", "get", "create", "patch")},
+		{"apply", granted + "/*", []string{"", "named"}, all(granted, writable, "get", "create", "patch")},
+		{"write", granted + "/*", []string{"named"}, all(granted, writable, "create", "update", "patch", "delete")},
+		{"read", granted + "/*", []string{"", "named"}, all(granted, readable, "get", "list")},
+		{"apply", granted + "/deployments.apps/named", []string{"", "named", "other"}, one(granted, "deployments.apps", "named", "get", "create", "patch")},
 	} {
 		m.role("role", test.action, test.resource)
 		minted := m.mint("role/exact")
-		more, yes := judge(t, minted.account, resources, []string{granted, beside, "precision", ""}, []string{"", "named", "other"}, test.granted)
+		more, yes := judge(t, minted.account, resources, []string{granted, beside, "precision", ""}, test.names, test.granted)
 		asked, allowed = asked+more, allowed+yes
 		more, yes = try(t, minted.token, resources, []string{granted, beside, "precision"}, []string{"named"}, test.granted)
 		sent, passed = sent+more, passed+yes

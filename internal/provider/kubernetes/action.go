@@ -22,7 +22,7 @@ var named = map[string]action{
 	"read":        {verbs: []string{"get", "list"}, whole: true},
 	"scale":       {verbs: []string{"get", "patch", "update"}, subresource: "scale"},
 	actionLogs:    {verbs: []string{"get"}, subresource: "log"},
-	actionRestart: {verbs: []string{"patch"}},
+	actionRestart: {verbs: []string{"get", "patch"}},
 }
 
 // Named actions that are more than their verbs.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"k8s.io/client-go/rest"
 
@@ -65,7 +66,7 @@ func connect(settings provider.Settings, local pod) (connection, error) {
 		return connection{}, err
 	}
 	made := connection{
-		config:    &rest.Config{Host: endpoint.String(), BearerToken: settings.Text(fieldToken)},
+		config:    &rest.Config{Host: endpoint.String(), BearerToken: strings.TrimSpace(settings.Text(fieldToken))},
 		authority: settings.Text(fieldCA), namespace: cmp.Or(settings.Text(fieldNamespace), defaultNamespace),
 	}
 	if !isLabel(made.namespace) {
