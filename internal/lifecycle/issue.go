@@ -148,7 +148,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	}
 	id := ledger.NewID(latest)
 	handle, err := order.Provider.Prepare(ctx, provider.Grant{
-		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options,
+		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options, Policy: policy,
 	})
 	if err != nil {
 		return Issued{}, m.unprepared(ctx, order, err)

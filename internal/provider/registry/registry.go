@@ -4,10 +4,11 @@ package registry
 import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/kubernetes"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/minio"
 )
 
 // Types lists every kind of target that the engine knows.
 func Types() []provider.Type {
-	return []provider.Type{aws.Type(), minio.Type()}
+	return []provider.Type{aws.Type(), kubernetes.Type(), minio.Type()}
 }
