@@ -68,11 +68,16 @@ func TestProviderContract(t *testing.T) {
 	}
 }
 
+// kubernetesType is the type of target as the engine knows it.
+func kubernetesType() provider.Type {
+	at := slices.IndexFunc(registry.Types(), func(kind provider.Type) bool { return kind.Name == "kubernetes" })
+	return registry.Types()[at]
+}
+
 // openProvider opens a target as a verified config write does.
 func openProvider(t *testing.T, settings provider.Settings) provider.Provider {
 	t.Helper()
-	at := slices.IndexFunc(registry.Types(), func(kind provider.Type) bool { return kind.Name == "kubernetes" })
-	kind := registry.Types()[at]
+	kind := kubernetesType()
 	opened, err := kind.Open(settings, nil)
 	if err != nil {
 		t.Fatal(err)

@@ -125,5 +125,8 @@ func rightsGiven(from binding, rules []rbac.PolicyRule, of rights) rights {
 			given = append(given, rightsIn(namespace, rules)...)
 		}
 	}
+	if from.Metadata.Namespace != "" { // nor any path
+		given = slices.DeleteFunc(given, func(one right) bool { return strings.HasPrefix(one.of, "/") || one.of == "*" })
+	}
 	return of.both(given)
 }

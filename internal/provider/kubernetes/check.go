@@ -2,7 +2,6 @@ package kubernetes
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -15,7 +14,7 @@ import (
 // Effects of a verdict.
 const (
 	effectAllowed   = "Allowed"
-	effectDryRun    = "AllowedByDryRun" // by a request that changes nothing and shows the object
+	effectShown     = "AllowedByAnother" // request, which shows the same
 	effectForbidden = "Forbidden"
 )
 
@@ -80,23 +79,34 @@ func (d document) judge(one asked) (provider.Verdict, error) {
 		return provider.Verdict{Allowed: allowed, Effect: effect, Reason: reason, Clause: string(clause), Of: "role"}, err
 	}
 	if rule, found := d.ruleFor(one.verb, one.on); found {
-		return verdict(true, effectAllowed, "a rule of the grant's Role has it", rule)
-	}
-	if slices.Contains(reading, one.verb) && one.on.kind.subresource == "" {
-		for _, verb := range revealing {
-			rule, found := d.ruleFor(verb, one.on)
-			if !found {
-				continue
-			}
-			reason := fmt.Sprintf("%s with dryRun=All changes nothing and shows the object", verb)
-			if one.on.kind == secrets {
-				return verdict(true, effectDryRun, reason+", and a secret that is shown is read", rule)
-			}
-			return verdict(false, effectForbidden, "no rule of the grant's Role has it, but "+reason, rule)
+		reason := "a rule of the grant's Role has it"
+		if d.AdmissionPolicy != "" {
+			reason += ", and the admission policy " + d.AdmissionPolicy + " lets through what is a restart"
 		}
+		return verdict(true, effectAllowed, reason, rule)
+	}
+	if !slices.Contains(reading, one.verb) || one.on.kind.subresource != "" || d.AdmissionPolicy != "" {
+		return provider.Verdict{Effect: effectForbidden, Reason: "no rule of the grant's Role has it"}, nil
+	}
+	for _, verb := range slices.Concat(showing[one.verb], revealing) {
+		rule, found := d.ruleFor(verb, one.on)
+		if !found {
+			continue
+		}
+		reason := verb + " shows what it would"
+		if slices.Contains(revealing, verb) {
+			reason = verb + " with dryRun=All changes nothing and shows what it would"
+		}
+		if one.on.kind == secrets {
+			return verdict(true, effectShown, "no rule of the grant's Role has it, but "+reason+", and a secret that is shown is read", rule)
+		}
+		return verdict(false, effectForbidden, "no rule of the grant's Role has it, but "+reason, rule)
 	}
 	return provider.Verdict{Effect: effectForbidden, Reason: "no rule of the grant's Role has it"}, nil
 }
+
+// showing are the verbs that show what another does.
+var showing = map[string][]string{"get": {"list", "watch"}, "list": {"watch"}, "watch": {"list"}}
 
 // ruleFor finds a rule that allows a request, as the API server does.
 // https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources

@@ -36,6 +36,7 @@ func newClient(config *rest.Config) (*client, error) {
 	config.NegotiatedSerializer = serializer.NewCodecFactory(known).WithoutConversion()
 	config.ContentType = runtime.ContentTypeJSON
 	config.QPS = -1 // the server knows better how much it can take
+	config.WarningHandler = rest.NoWarnings{}
 	config.UserAgent = "vault-plugin-secrets-precision"
 	transport, err := rest.HTTPClientFor(config)
 	if err != nil {

@@ -20,6 +20,8 @@ type request struct {
 // newRequest reads a scope. The errors are *invalid.Error.
 func (c *cluster) newRequest(granted scope.Scope, bounds provider.Bounds) (request, error) {
 	switch {
+	case c.Identity() == "":
+		return request{}, invalid.Hidden("target", "which cluster it is is not known, because its connection was never verified", "write its config again with verify_connection=true")
 	case len(granted.Conditions()) > 0:
 		return request{}, invalid.Hidden("conditions", "RBAC has none", "leave them out")
 	case bounds.SourceIP.IsValid():

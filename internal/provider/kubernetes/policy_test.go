@@ -29,7 +29,7 @@ var (
 // opened is a target that is never called.
 func opened(t *testing.T) *cluster {
 	t.Helper()
-	made, err := open(provider.Settings{fieldHost: "https://127.0.0.1:6443", fieldToken: "token", fieldDisableLocal: true}, provider.Facts{factEngine: "system:serviceaccount:vault:engine"}, pod{folder: t.TempDir(), env: func(string) string { return "" }})
+	made, err := open(provider.Settings{fieldHost: "https://127.0.0.1:6443", fieldToken: "token", fieldDisableLocal: true}, provider.Facts{factCluster: "uid", factEngine: "system:serviceaccount:vault:engine"}, pod{folder: t.TempDir(), env: func(string) string { return "" }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,10 +81,7 @@ func parseRights(texts []string) (rights, error) {
 func rightsIn(namespace string, rules []rbac.PolicyRule) rights {
 	var all rights
 	for _, rule := range rules {
-		var things []string
-		for _, path := range rule.NonResourceURLs {
-			things = append(things, path)
-		}
+		things := slices.Clone(rule.NonResourceURLs)
 		for _, group := range rule.APIGroups {
 			for _, text := range rule.Resources {
 				resource, subresource, _ := strings.Cut(text, "/")

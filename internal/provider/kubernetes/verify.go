@@ -139,6 +139,8 @@ func (c *cluster) explain(err error) error {
 		return invalid.Field(fieldHost, c.host, "the API server's certificate is not for it: "+invalid.Clip(badCertificate.Err.Error()), "write the name that is in the certificate")
 	case errors.As(err, &fromNetwork):
 		return invalid.Field(fieldHost, c.host, "the API server can't be reached: "+fromNetwork.Error(), "check the URL and that it runs, or write verify_connection=false")
+	case errors.Is(err, context.DeadlineExceeded):
+		return invalid.Field(fieldHost, c.host, "the API server does not answer in time", "check the URL and that it runs, or write verify_connection=false")
 	case apierrors.IsUnauthorized(err):
 		return invalid.Hidden(fieldToken, "the API server does not take it", "give a token of a service account of this cluster that has not expired")
 	case errors.As(err, &status):
