@@ -204,8 +204,8 @@ func TestOperatorsOwnRole(t *testing.T) {
 	})
 	b := newBench(t, jwt, "read", namespace+"/configmaps")
 	err := b.Install(ctx, b.planned, b.policy)
-	if !errors.As(err, new(*invalid.Error)) || !strings.Contains(err.Error(), b.planned["name"]) {
-		t.Errorf("an engine that may make no Role says %v, want the Role's name", err)
+	if !errors.As(err, new(*invalid.Error)) || !strings.Contains(err.Error(), b.planned["name"]) || !strings.Contains(err.Error(), `"resources":["configmaps"]`) {
+		t.Errorf("an engine that may make no Role says %v, want the Role's name and rules", err)
 	}
 	makeWith(b.planned["name"], rbac.PolicyRule{Verbs: []string{"get", "list"}, APIGroups: []string{""}, Resources: []string{"configmaps"}})
 	b.install()

@@ -28,7 +28,7 @@ func (c *cluster) ambient(ctx context.Context, namespace string) (ambience, erro
 	if err := sideBySide(
 		func() (err error) { here.found, here.unlisted, err = c.everybodys(ctx, namespace); return err },
 		func() error {
-			given, err := c.bindings.ask(ctx, listLimit, func(ctx context.Context) ([]binding, error) { return c.toEverybody(ctx, "rolebindings") })
+			given, err := c.bindings.ask(ctx, listLimit, func(ctx context.Context) ([]binding, error) { return c.toEverybody(ctx, "rolebindings", notOurs) })
 			if forbidden(err) {
 				seen.blind, others = true, []string{c.namespace}
 				return nil

@@ -45,14 +45,18 @@ func (b binding) subjects() string {
 
 const rbacAll = "/apis/rbac.authorization.k8s.io/v1/"
 
+// notOurs selects what bears no grant's mark: one binding for each live grant would
+// have to be read for each mint.
+const notOurs = "!" + markGrant
+
 // toEverybody lists the bindings of a kind that every minted account comes under:
 // rolebindings or clusterrolebindings. The list is what the API server has in memory,
-// as old as what it decides by.
-func (c *cluster) toEverybody(ctx context.Context, resource string) ([]binding, error) {
+// as old as what it decides by. A selector leaves some out.
+func (c *cluster) toEverybody(ctx context.Context, resource, selector string) ([]binding, error) {
 	var all struct {
 		Items []binding `json:"items"`
 	}
-	if err := c.client.do(ctx, call{verb: http.MethodGet, path: rbacAll + resource, query: url.Values{"resourceVersion": {"0"}}}, &all); err != nil {
+	if err := c.client.do(ctx, call{verb: http.MethodGet, path: rbacAll + resource, query: url.Values{"resourceVersion": {"0"}, "labelSelector": {selector}}}, &all); err != nil {
 		return nil, wrapped("listing "+resource, err)
 	}
 	everybody := c.everybody()
@@ -79,7 +83,7 @@ func (c *cluster) untolerated(ctx context.Context, found rights) error {
 func (c *cluster) givers(ctx context.Context, of rights) ([]string, error) {
 	var candidates []binding
 	for _, resource := range []string{"clusterrolebindings", "rolebindings"} {
-		some, err := c.toEverybody(ctx, resource)
+		some, err := c.toEverybody(ctx, resource, "")
 		if err != nil {
 			return nil, err
 		}

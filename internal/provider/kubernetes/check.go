@@ -80,7 +80,7 @@ func (d document) judge(one asked) (provider.Verdict, error) {
 	}
 	if rule, found := d.ruleFor(one.verb, one.on); found {
 		reason := "a rule of the grant's Role has it"
-		if d.AdmissionPolicy != "" {
+		if d.AdmissionPolicy != "" && slices.Contains(changing, one.verb) {
 			reason += ", and the admission policy " + d.AdmissionPolicy + " lets through what is a restart"
 		}
 		return verdict(true, effectAllowed, reason, rule)

@@ -43,7 +43,8 @@ func TestCheck(t *testing.T) {
 		{"deletecollection", "prod/secrets", "list", "prod/secrets", true, "dryRun"},
 		{"list", "prod/secrets", "get", "prod/secrets/db", true, "list shows"},
 		{"restart", "prod/deployments.apps/web", "patch", "prod/deployments.apps/web", true, restartPolicy},
-		{"restart", "prod/deployments.apps/web", "get", "prod/deployments.apps/web", false, ""},
+		{"restart", "prod/deployments.apps/web", "get", "prod/deployments.apps/web", true, ""},
+		{"restart", "prod/deployments.apps/web", "watch", "prod/deployments.apps/web", false, ""},
 	} {
 		facts := offered(t)
 		facts[factRestart] = "true"
@@ -89,7 +90,7 @@ func TestAdvise(t *testing.T) {
 		"a workload":    {action: "apply", resource: "prod/deployments.apps/web", mint: []string{"service accounts"}},
 		"a namespace":   {action: "apply", resource: "prod/*", mint: []string{"service accounts"}, define: []string{"configmaps", "services", "ingresses", "cronjobs"}},
 		"reading":       {action: "read", resource: "prod/*"},
-		"restarting":    {action: "restart", resource: "prod/deployments.apps/web", define: []string{"dryRun"}},
+		"restarting":    {action: "restart", resource: "prod/deployments.apps/web"},
 		"scaling":       {action: "scale", resource: "prod/deployments.apps/web"},
 		"watching":      {action: "read", resource: "prod/pods", bounds: provider.Bounds{Options: provider.Settings{fieldAllowWatch: true}}, mint: []string{"stream"}},
 		"power":         {action: "apply", resource: "prod/secrets/db", bounds: provider.Bounds{AllowEscalation: true}, mint: []string{"more than it is"}},

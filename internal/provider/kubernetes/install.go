@@ -86,8 +86,9 @@ func (c *cluster) notInstalled(handle provider.Handle, needed document, err erro
 	case apierrors.IsNotFound(err):
 		return invalid.Field("resource", needed.Namespace, "the cluster has no such namespace", "name one that it has")
 	case forbidden(err):
+		rules, _ := json.Marshal(needed.Rules) // as they were read
 		return invalid.Hidden("target", fmt.Sprintf("the engine can't have the Role %s in the namespace %s: %s", handle[handleName], needed.Namespace, saysNo(err)),
-			"let it make Roles there and hold what is granted, or make that Role yourself, with the rules that are previewed, and let the engine read and bind it")
+			"let it make Roles there and hold what is granted, or make that Role yourself and let the engine read and bind it; its rules are "+string(rules))
 	default:
 		return err
 	}
