@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -157,7 +158,27 @@ func TestOrphansAreEnded(t *testing.T) {
 		}
 		forged++
 	}
-	// One whose account is gone and whose binding is not.
+	// And one of which the binding alone was made.
+	bindings := servers.Kubernetes.RbacV1().RoleBindings(namespace)
+	half, err := bindings.Get(ctx, lost.account, meta.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	half.ObjectMeta = meta.ObjectMeta{Name: "precision-half", Namespace: namespace, Labels: maps.Clone(half.Labels), Annotations: maps.Clone(half.Annotations)}
+	for _, marks := range []map[string]string{half.Labels, half.Annotations} {
+		for key, value := range marks {
+			switch value {
+			case lost.text("grant_id"):
+				marks[key] = oldID(past)[:8] + "bcdefghijklmnopq"
+			case lost.text("expires_at"):
+				marks[key] = past.UTC().Format(time.RFC3339)
+			}
+		}
+	}
+	if _, err := bindings.Create(ctx, half, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// A live one that has lost its account.
 	if err := accounts.Delete(ctx, lost.account, meta.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +187,10 @@ func TestOrphansAreEnded(t *testing.T) {
 		_, err := accounts.Get(ctx, name, meta.GetOptions{})
 		return err == nil
 	}
-	eventually(t, "the orphan is ended", 20*time.Second, func() bool { return !there("precision-orphan") })
+	eventually(t, "the orphans are ended", 20*time.Second, func() bool {
+		_, err := bindings.Get(ctx, half.Name, meta.GetOptions{})
+		return !there("precision-orphan") && apierrors.IsNotFound(err)
+	})
 	for _, name := range []string{live.account, "precision-other-ledger", "precision-other-mount", "precision-without-a-mark"} {
 		if !there(name) {
 			t.Errorf("%s was ended", name)
@@ -182,7 +206,7 @@ func TestOrphansAreEnded(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	figures.Log(t, "1 orphan of %d look-alikes ended, 1 live grant left alone", forged)
+	figures.Log(t, "1 orphan of %d look-alikes and 1 half one ended, 1 live grant left alone", forged)
 }
 
 // oldID is the id of a grant that could have ended then.
