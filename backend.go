@@ -125,7 +125,10 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Needed: b.neededByRoles, Settings: b.sweepSettings, Log: b.Logger(),
 	}
 	b.grants.Mount = conf.BackendUUID
-	b.grants.Rebuilt = b.sweeper.Keep
+	b.grants.Rebuilt = func(storage logical.Storage) {
+		b.sweeper.Keep(storage)
+		b.sweeper.Tend(storage)
+	}
 	return b, nil
 }
 
@@ -138,6 +141,7 @@ func (b *backend) initialize(_ context.Context, req *logical.InitializationReque
 // periodic is called each minute, and must not block either.
 func (b *backend) periodic(_ context.Context, req *logical.Request) error {
 	b.grants.Start(req.Storage, b.writes)
+	b.sweeper.Tend(req.Storage)
 	b.sweeper.Nudge(req.Storage)
 	return nil
 }

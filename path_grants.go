@@ -212,6 +212,7 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"issued_at":      stamp(grant.IssuedAt),
 		"expires_at":     stamp(grant.ExpiresAt),
 		"ended_at":       stamp(grant.EndedAt),
+		"at_end":         grant.AtEnd,
 		"handle":         grant.Handle,
 		"lease_prefix":   leasePrefixOf(req.MountPoint, grant),
 	}
@@ -227,7 +228,8 @@ func stamp(t time.Time) string {
 const grantsHelp = `
 The ledger has every credential that was minted: who read it, for which task,
 what it may do exactly, from when to when, how it ended, and the handle to find
-it by in the target's own log. It never has a secret.
+it by in the target's own log. It never has a secret. "at_end" is what a target
+that can tell knew of the credential right before it was ended.
 
 A list or a read answers with the grants that live or are still to be ended;
 "since", "until" and "state" reach what has ended, as long as tidy-config keeps

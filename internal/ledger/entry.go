@@ -26,7 +26,7 @@ const (
 type entry struct {
 	id                                                    string
 	state, system, action, resource, displayName, because unique.Handle[string]
-	companions, conditions, sourceIP, accessor            unique.Handle[string]
+	companions, conditions, sourceIP, accessor, atEnd     unique.Handle[string]
 	handle                                                packed
 	issuedAt, expiresAt, endedAt                          int64 // ns since 1970; 0: not yet
 
@@ -43,7 +43,7 @@ func newEntry(grant Grant) *entry {
 		id: grant.ID, state: unique.Make(string(grant.State)), because: unique.Make(string(grant.Ending)),
 		system: unique.Make(grant.System), action: unique.Make(grant.Action), resource: unique.Make(grant.Resource),
 		companions: unique.Make(join(grant.Companions)), conditions: unique.Make(grant.Conditions), sourceIP: unique.Make(grant.SourceIP),
-		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), handle: pack(grant.Handle),
+		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), handle: pack(grant.Handle), atEnd: unique.Make(flatten(grant.AtEnd)),
 		issuedAt: nanoseconds(grant.IssuedAt), expiresAt: nanoseconds(grant.ExpiresAt), endedAt: nanoseconds(grant.EndedAt),
 	}
 }
@@ -55,7 +55,7 @@ func (e *entry) grant() Grant {
 		Action: e.action.Value(), Resource: e.resource.Value(),
 		Companions: split(e.companions.Value()), Conditions: e.conditions.Value(), SourceIP: e.sourceIP.Value(),
 		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Handle: e.handle.unpack(),
-		IssuedAt: moment(e.issuedAt), ExpiresAt: moment(e.expiresAt), EndedAt: moment(e.endedAt),
+		IssuedAt: moment(e.issuedAt), ExpiresAt: moment(e.expiresAt), EndedAt: moment(e.endedAt), AtEnd: unflatten(e.atEnd.Value()),
 	}
 }
 
@@ -159,6 +159,27 @@ func (p packed) unpack() provider.Handle {
 		handle[name] = values[i]
 	}
 	return handle
+}
+
+// flatten writes pairs as one text, which is the same for equal pairs.
+func flatten(pairs map[string]string) string {
+	var texts []string
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		texts = append(texts, name, pairs[name])
+	}
+	return join(texts)
+}
+
+func unflatten(joined string) map[string]string {
+	texts := split(joined)
+	if len(texts) == 0 {
+		return nil
+	}
+	pairs := make(map[string]string, len(texts)/2)
+	for i := 0; i+1 < len(texts); i += 2 {
+		pairs[texts[i]] = texts[i+1]
+	}
+	return pairs
 }
 
 // join writes each text behind its length, so that any text can be told apart.

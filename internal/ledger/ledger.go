@@ -100,6 +100,9 @@ type Grant struct {
 	ExpiresAt   time.Time       `json:"expires_at"` // when the target ends it by itself
 	EndedAt     time.Time       `json:"ended_at,omitzero"`
 	Ending      Cause           `json:"ending,omitempty"`
+	// AtEnd is what the target knew of the credential right before it was ended, see
+	// provider.Witness.
+	AtEnd map[string]string `json:"at_end,omitempty"`
 }
 
 // Finished says whether nothing remains to be done about the grant.

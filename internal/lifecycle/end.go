@@ -201,8 +201,9 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 			return err
 		}
 	}
-	if err := m.revoke(ctx, order); err != nil {
-		m.remember(storage, grant)
+	known := grant.AtEnd
+	if err := m.revokeSeen(ctx, order, &grant); err != nil {
+		m.remember(storage, grant, known == nil && grant.AtEnd != nil)
 		return err
 	}
 	grant.State, grant.EndedAt = grant.Ending.State(), m.Now().UTC()
@@ -225,16 +226,48 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 }
 
 func (m *Manager) revoke(ctx context.Context, order EndOrder) error {
+	return m.revokeSeen(ctx, order, nil)
+}
+
+// revokeSeen notes, in the grant if there is one, what the target knew of the
+// credential before.
+func (m *Manager) revokeSeen(ctx context.Context, order EndOrder, grant *ledger.Grant) error {
 	kind := circuit.Revoke
 	if baseOf(order.Provider, order.Handle) != "" {
 		kind = circuit.Commit
 	}
-	err := m.call(ctx, order.Target, order.Provider, kind, func(ctx context.Context) error { return order.Provider.Revoke(ctx, order.Handle) })
+	err := m.call(ctx, order.Target, order.Provider, kind, func(ctx context.Context) error {
+		if grant != nil {
+			m.witness(ctx, order, grant)
+		}
+		return order.Provider.Revoke(ctx, order.Handle)
+	})
 	var unavailable *UnavailableError
 	if err == nil || errors.As(err, &unavailable) { // which means something to Vault as it is
 		return err
 	}
 	return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
+}
+
+// witnessWait bounds the asking what has become of a credential: its end waits.
+const witnessWait = 5 * time.Second
+
+// witness asks the target what has become of a credential until now, if it can tell.
+// An end that is tried again has asked before, when the credential still was as it
+// had been.
+func (m *Manager) witness(ctx context.Context, order EndOrder, grant *ledger.Grant) {
+	witness, able := order.Provider.(provider.Witness)
+	if !able || grant.AtEnd != nil || grant.Ending.State() == ledger.Failed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+	defer cancel()
+	seen, err := witness.Witness(ctx, order.Handle)
+	if err != nil {
+		m.Log.Warn("what has become of a credential is not known", "grant_id", order.ID, "target", order.Target, "error", err)
+		return
+	}
+	grant.AtEnd = seen
 }
 
 // write puts a grant into storage, and then into the index.
@@ -247,9 +280,10 @@ func (m *Manager) write(ctx context.Context, storage logical.Storage, grant ledg
 }
 
 // remember writes down that a grant is to end, where ending it has failed, so
-// that it is tried again even if nobody asks.
-func (m *Manager) remember(storage logical.Storage, grant ledger.Grant) {
-	if grant.State == ledger.Ending || m.life.Err() != nil {
+// that it is tried again even if nobody asks. What is written already is written
+// again only where something new is known.
+func (m *Manager) remember(storage logical.Storage, grant ledger.Grant, news bool) {
+	if (grant.State == ledger.Ending && !news) || m.life.Err() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(m.life, rememberTimeout)
