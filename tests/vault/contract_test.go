@@ -106,6 +106,7 @@ func left(ctx context.Context, grantID string, swallowed [][]byte) (left []strin
 type answerError struct {
 	what   string
 	status int
+	says   string
 }
 
-func (e answerError) Error() string { return fmt.Sprintf("%s: status %d", e.what, e.status) }
+func (e answerError) Error() string { return fmt.Sprintf("%s: status %d: %s", e.what, e.status, e.says) }

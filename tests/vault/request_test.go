@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -12,6 +13,16 @@ import (
 // request sends one request to a Vault as it is written, without what a client library
 // would do to its path.
 func request(ctx context.Context, address, token, method, path, body string) error {
+	return send(ctx, http.DefaultTransport, address, token, method, path, body)
+}
+
+// requestFrom sends it from one of this machine's addresses.
+func requestFrom(ctx context.Context, source, address, token, method, path, body string) error {
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+	return send(ctx, &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}, address, token, method, path, body)
+}
+
+func send(ctx context.Context, way http.RoundTripper, address, token, method, path, body string) error {
 	asked, err := http.NewRequestWithContext(ctx, method, address, strings.NewReader(body))
 	if err != nil {
 		return err
@@ -29,16 +40,17 @@ func request(ctx context.Context, address, token, method, path, body string) err
 		asked.Header.Set("Content-Type", "application/merge-patch+json")
 	}
 	// A redirect is an answer of its own.
-	answer, err := http.DefaultTransport.RoundTrip(asked)
+	answer, err := way.RoundTrip(asked)
 	if err != nil {
 		return err
 	}
 	defer answer.Body.Close()
-	if _, err := io.Copy(io.Discard, answer.Body); err != nil {
+	says, err := io.ReadAll(answer.Body)
+	if err != nil {
 		return err
 	}
 	if answer.StatusCode/100 != 2 {
-		return answerError{method + " " + path, answer.StatusCode}
+		return answerError{method + " " + path, answer.StatusCode, string(says)}
 	}
 	return nil
 }

@@ -174,16 +174,23 @@ func (w wish) check(made authAnswer, life time.Duration) error {
 	}
 }
 
-// Revoke implements provider.Provider. The token role goes first: a request of a
-// mint's that comes late makes nothing then. Then Vault ends all tokens of the role's
-// name, known or not, before it answers.
+// Revoke implements provider.Provider. Vault ends all tokens of the role's name, known
+// or not, before it answers; then the token role goes. Where the answer to the mint was
+// lost, it may have been on its way all the while: it makes nothing any more without
+// the role, and what it has made until then ends, too.
 func (v *vault) Revoke(ctx context.Context, handle provider.Handle) error {
 	role := handle[handleTokenRole]
 	if role == "" {
 		return errors.New("vault: the handle names no token role")
 	}
+	if err := v.endTokens(ctx, role); err != nil {
+		return err
+	}
 	if err := v.call(ctx, http.MethodDelete, "auth/token/roles/"+role, nil, nil); err != nil {
 		return err
+	}
+	if handle[handleAccessor] != "" {
+		return nil
 	}
 	return v.endTokens(ctx, role)
 }
