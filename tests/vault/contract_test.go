@@ -109,4 +109,6 @@ type answerError struct {
 	says   string
 }
 
-func (e answerError) Error() string { return fmt.Sprintf("%s: status %d: %s", e.what, e.status, e.says) }
+func (e answerError) Error() string {
+	return fmt.Sprintf("%s: status %d: %s", e.what, e.status, e.says)
+}

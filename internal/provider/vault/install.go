@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
@@ -26,9 +27,11 @@ func (v *vault) Plan(policy provider.Policy, mount, ledger string) provider.Hand
 	return provider.Handle{handlePolicy: policyName(mount, ledger, rules)}
 }
 
-// errChanged is returned where a policy of the engine's is not what it has written.
-// Nothing is put right: tokens may hang on what somebody else wants them to do.
-var errChanged = errors.New("somebody has changed the policy: end the grants that hang on it and delete it, then it is written anew")
+// changed refuses a policy of the engine's that is not what it has written. Nothing is
+// put right: tokens may hang on what somebody else wants them to do.
+func changed(name string) error {
+	return invalid.Field("resource", name, "somebody has changed the policy of that name at the target", "end the grants that hang on it and delete it, then it is written anew")
+}
 
 // Install implements provider.Installer. A policy is never changed: its name says
 // what is in it.
@@ -51,7 +54,7 @@ func (v *vault) Install(ctx context.Context, handle provider.Handle, policy prov
 	case there == rules:
 		return nil
 	case there != "":
-		return fmt.Errorf("vault: policy %s: %w", name, errChanged)
+		return changed(name)
 	}
 	return v.call(ctx, http.MethodPut, policyPath(name), map[string]string{"policy": rules}, nil)
 }
@@ -88,6 +91,6 @@ func (v *vault) installed(ctx context.Context, name, rules string) error {
 	case there == "":
 		return &provider.NotMade{Reason: fmt.Errorf("vault: policy %s: %w", name, provider.ErrNotInstalled)}
 	default:
-		return &provider.NotMade{Reason: fmt.Errorf("vault: policy %s: %w", name, errChanged)}
+		return &provider.NotMade{Reason: changed(name)}
 	}
 }
