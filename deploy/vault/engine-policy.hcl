@@ -5,16 +5,16 @@
 
 # One policy for each path and capability that a role names.
 path "sys/policies/acl/precision-*" {
-  capabilities = ["create", "read", "update", "delete"]
+  capabilities = ["read", "update", "delete"]
 }
 
 # One token role for each token that lives.
 path "auth/token/roles/precision-*" {
-  capabilities = ["create", "read", "update", "delete"]
+  capabilities = ["create", "read", "delete"]
 }
 
 path "auth/token/create/precision-*" {
-  capabilities = ["create", "update"]
+  capabilities = ["update"]
 }
 
 # Ends the tokens of these token roles, and no others.

@@ -194,3 +194,5 @@ func ours(t testing.TB) (policies, roles []string) {
 	}
 	return policies, roles
 }
+
+func mountOf(kind string) *api.MountInput { return &api.MountInput{Type: kind} }

@@ -202,7 +202,11 @@ func (s *session) begin(ctx context.Context) (held, error) {
 	if err != nil || !known.renewable {
 		return known, err
 	}
-	return s.renew(ctx, known)
+	renewed, err := s.renew(ctx, known)
+	if err != nil {
+		return s.later(known, err), nil // it lives for now
+	}
+	return renewed, nil
 }
 
 func (s *session) new(fresh lease) held {

@@ -18,8 +18,8 @@ import (
 // policy, with a name for each of its globs.
 var rights = map[string][]string{
 	"sys/policies/acl/precision-x":                           {"read", "update", "delete"},
-	"auth/token/roles/precision-x":                           {"read", "create", "update", "delete"},
-	"auth/token/create/precision-x":                          {"create", "update"},
+	"auth/token/roles/precision-x":                           {"read", "create", "delete"},
+	"auth/token/create/precision-x":                          {"update"},
 	"sys/leases/revoke-prefix/auth/token/create/precision-x": {"update", "sudo"},
 	"auth/token/lookup-accessor":                             {"update"},
 	"sys/mounts":                                             {"read"},
@@ -94,6 +94,9 @@ func (v *vault) warnings(about about) (warnings []string) {
 	}
 	if !v.own.source.again() && about.Seconds > 0 && (!about.Renewable || about.Period == 0) {
 		warnings = append(warnings, "token can't be renewed for ever, and with its end this target stops: make an orphan with a period, or use an AppRole")
+	}
+	if why := v.own.current().why; why != nil {
+		warnings = append(warnings, "token lives, and could not be renewed: "+invalid.Clip(why.Error()))
 	}
 	if v.client.address.Scheme == "http" && !isLoopback(v.client.address.Hostname()) {
 		warnings = append(warnings, "address is plain http: every token crosses the network in clear")
