@@ -221,11 +221,12 @@ func (v *vault) Witness(ctx context.Context, handle provider.Handle) (map[string
 		seen["token"] = "gone"
 	case err != nil:
 		return nil, err
-	default:
+	case handle[handleUses] == "":
 		seen["token"] = "live"
-		if handle[handleUses] != "" {
-			seen["uses_left"] = strconv.Itoa(answer.Data.Uses)
-		}
+	case answer.Data.Uses > 0:
+		seen["token"], seen["uses_left"] = "live", strconv.Itoa(answer.Data.Uses)
+	default: // less than none: it is about to be forgotten
+		seen["token"], seen["uses_left"] = "used up", "0"
 	}
 	return seen, nil
 }
