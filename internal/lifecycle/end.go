@@ -257,8 +257,11 @@ func (m *Manager) kill(ctx context.Context, order EndOrder, grant *ledger.Grant)
 	killer, able := order.Provider.(provider.Killer)
 	err = m.ending(ctx, order, func(ctx context.Context, handle provider.Handle) (err error) {
 		m.witness(ctx, order, grant)
-		if !able || grant.State == ledger.Dead {
+		switch {
+		case !able:
 			return order.Provider.Revoke(ctx, handle)
+		case grant.State == ledger.Dead:
+			return killer.Tidy(ctx, handle)
 		}
 		left, err = killer.Kill(ctx, handle)
 		return err
