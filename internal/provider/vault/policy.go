@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
@@ -43,11 +44,13 @@ func compile(asked wanted, where place) document {
 }
 
 func (d document) text() (provider.Policy, error) {
-	text, err := json.Marshal(d)
-	if err != nil {
+	var text strings.Builder
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(d); err != nil {
 		return "", fmt.Errorf("vault: encoding the policy: %w", err)
 	}
-	return provider.Policy(text), nil
+	return provider.Policy(strings.TrimSpace(text.String())), nil
 }
 
 // read reads what text has written.
