@@ -127,7 +127,8 @@ func newTransport(settings provider.Settings) (*http.Transport, error) {
 
 // sourceOf is where the engine's own token comes from.
 func sourceOf(client *client, settings provider.Settings) (source, error) {
-	token, role, secret := settings.Text("token"), settings.Text("role_id"), settings.Text("secret_id")
+	text := func(name string) string { return strings.TrimSpace(settings.Text(name)) } // as files end in a new line
+	token, role, secret := text("token"), text("role_id"), text("secret_id")
 	mount := strings.Trim(settings.Text("approle_mount"), "/")
 	switch {
 	case token != "" && (role != "" || secret != ""):
