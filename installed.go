@@ -81,7 +81,7 @@ func (b *backend) neededBy(ctx context.Context, storage logical.Storage, name, o
 	if err != nil {
 		return "", err
 	}
-	policy, err := opened.provider.Compile(granted, stored.widest(b.grants.Now(), b.System()))
+	policy, err := opened.provider.Compile(granted, within(stored.widest(b.grants.Now(), b.System()), granted))
 	if err != nil {
 		return "", err
 	}

@@ -107,7 +107,7 @@ func (b *backend) fill(ctx context.Context, storage logical.Storage, wish wish) 
 		return nothing(errors.New("vault did not say which address the request came from, and the role binds credentials to it"))
 	}
 	order := b.orderOn(stored.Target, opened)
-	order.Role, order.Task, order.Scope, order.Bounds = wish.role, wish.task, granted, bounds
+	order.Role, order.Task, order.Scope, order.Bounds = wish.role, wish.task, granted, within(bounds, granted)
 	order.EntityID, order.DisplayName, order.Accessor = wish.entityID, wish.displayName, wish.accessor
 	order.EntityName = func() (string, error) { return identity("identity.entity.name") }
 	return order, stored, nil

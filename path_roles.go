@@ -186,6 +186,7 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 			return refuse(invalid.Hidden(option, fmt.Sprintf("target %q, of type %s, does not take it", changed.Target, opened.Type), "leave it out, or name another target"))
 		}
 	}
+	changed.Tagged = b.types[opened.Type].Tagged
 	valid, err := changed.validate(ctx, opened, b.grants.Now(), b.System())
 	if err != nil {
 		return refuse(err)

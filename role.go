@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -32,6 +33,7 @@ type role struct {
 	TTL                time.Duration     `json:"ttl,omitempty"`     // 0: the mount's default
 	MaxTTL             time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
 	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
+	Tagged             []string          `json:"tagged,omitempty"`  // those of Options whose values are filled in when a credential is read
 	Facts              provider.Facts    `json:"facts,omitempty"`   // what the provider learnt of the target when the role was written
 }
 
@@ -68,8 +70,31 @@ func (b *backend) openRole(ctx context.Context, storage logical.Storage, name st
 // define is what the role grants.
 func (r role) define() (scope.Definition, error) {
 	return scope.Define(scope.Texts{
-		Action: r.Action, Resource: r.Resource, Companions: r.CompanionResources, Conditions: r.Conditions, Parameters: r.Parameters,
+		Action: r.Action, Resource: r.Resource, Companions: r.CompanionResources, Conditions: r.Conditions, Parameters: r.Parameters, Tags: r.tags(),
 	})
+}
+
+// tags are the role's fields whose values are filled in when a credential is read.
+func (r role) tags() scope.Tags {
+	tags := scope.Tags{}
+	for _, field := range r.Tagged {
+		if pairs := r.Options.Pairs(field); len(pairs) > 0 {
+			tags[field] = pairs
+		}
+	}
+	return tags
+}
+
+// within is the bounds with the tags that are filled into a scope.
+func within(bounds provider.Bounds, granted scope.Scope) provider.Bounds {
+	if len(granted.Tags()) == 0 {
+		return bounds
+	}
+	bounds.Options = maps.Clone(bounds.Options)
+	for field, tags := range granted.Tags() {
+		bounds.Options[field] = tags
+	}
+	return bounds
 }
 
 // bounds are the role's limits for a credential that is read from an address.
@@ -116,7 +141,9 @@ func (r role) validate(ctx context.Context, opened openTarget, now time.Time, sy
 	}
 	bounds := valid.widest(now, system)
 	var advice provider.Advice
+	widest := bounds
 	err = definition.Try(func(granted scope.Scope) error {
+		bounds := within(widest, granted)
 		policy, err := opened.provider.Compile(granted, bounds)
 		if err != nil {
 			return err
@@ -146,7 +173,7 @@ func (r role) examine(ctx context.Context, examiner provider.Examiner, definitio
 		if examined || fault != nil {
 			return fault
 		}
-		found, err := examiner.Examine(ctx, granted, bounds)
+		found, err := examiner.Examine(ctx, granted, within(bounds, granted))
 		if err != nil {
 			if !errors.As(err, new(*invalid.Error)) {
 				fault = err

@@ -229,6 +229,10 @@ type Type struct {
 	// and roles/:role, beside those that every target and role has. A field
 	// whose display attributes say Sensitive is never read back.
 	Config, Role map[string]*framework.FieldSchema
+	// Tagged are the names of those of Role whose values have keys and are filled in
+	// as a resource is: the provider gets them filled in, in the Settings, and checks
+	// them in Compile.
+	Tagged []string
 	// Open makes a provider from checked settings, without a network call.
 	// What the operator can mend is an *invalid.Error.
 	Open func(Settings, Facts) (Provider, error)
