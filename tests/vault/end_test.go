@@ -1,13 +1,17 @@
 package vault
 
 import (
+	"encoding/json"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/vault/api"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
 // policyOf is the one policy of a token at the other Vault, and its text.
@@ -194,30 +198,64 @@ func TestATaskEnds(t *testing.T) {
 	allowed(t, "a token of another task", other.ask(t.Context(), http.MethodPut, "secret/data/task/db", reset))
 }
 
-// Every lease ends by itself at the target too, although nobody revokes: the one that
-// could is gone.
-func TestEndsWithoutTheEngine(t *testing.T) {
+// The target's own end of a token is no later than its grant's, however short that is.
+func TestTheTargetsOwnEnd(t *testing.T) {
 	t.Parallel()
 	m := newMount(t)
 	put(t, "secret/data/alone/db", "old")
 	m.role("reset", "update", "secret/data/alone/db", nil)
-	made := m.mint("reset/INC-7", "ttl=3s")
-	about, err := servers.Other.Client.Auth().Token().LookupAccessorWithContext(t.Context(), made.Data["accessor"].(string))
+	for _, ttl := range []string{"1s", "3s", "10m"} {
+		made := m.mint("reset/INC-7", "ttl="+ttl)
+		about, err := servers.Other.Client.Auth().Token().LookupAccessorWithContext(t.Context(), made.Data["accessor"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		end, err := time.Parse(time.RFC3339Nano, about.Data["expire_time"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		expiresAt, err := time.Parse(time.RFC3339, made.Data["expires_at"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if end.After(expiresAt) {
+			t.Errorf("ttl %s: the Vault ends the token at %s, after %s", ttl, end, expiresAt)
+		}
+	}
+}
+
+// No secret is in what is written down: the audit logs have hashes, and the engine's
+// own words name grants.
+func TestNoSecretIsWrittenDown(t *testing.T) {
+	t.Parallel()
+	token, err := lab.EngineToken(t.Context(), servers.Other.Client, "1h")
 	if err != nil {
 		t.Fatal(err)
 	}
-	end, err := time.Parse(time.RFC3339Nano, about.Data["expire_time"].(string))
+	m := newMountWith(t, map[string]any{"token": token})
+	put(t, "secret/data/quiet/db", "old")
+	m.role("reset", "update", "secret/data/quiet/db", nil)
+	made := m.mint("reset/INC-7")
+	allowed(t, "a reset", made.ask(t.Context(), http.MethodPut, "secret/data/quiet/db", reset))
+	if _, err := m.tryWrite("config/mistaken", map[string]any{"type": "vault", "address": servers.Other.Address, "token": token + "x"}); err == nil || strings.Contains(err.Error(), token) {
+		t.Errorf("a wrong token: %v", err)
+	}
+	m.revoke(made)
+	record, err := json.Marshal(m.grantRead(made.grant()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	expiresAt, err := time.Parse(time.RFC3339, made.Data["expires_at"].(string))
-	if err != nil {
-		t.Fatal(err)
+	written := map[string][]byte{"the record": record}
+	for _, path := range []string{servers.Vault.Log, servers.Vault.Audit, servers.Other.Log, servers.Other.Audit} {
+		if written[path], err = os.ReadFile(path); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if end.After(expiresAt) {
-		t.Errorf("the Vault ends the token at %s, after %s", end, expiresAt)
-	}
-	if about.Data["explicit_max_ttl"].(interface{ String() string }).String() == "0" {
-		t.Error("the token has no longest life")
+	for place, text := range written {
+		for what, secret := range map[string]string{"the engine's token": token, "the minted token": made.token, "the AppRole's secret": servers.Other.SecretID} {
+			if strings.Contains(string(text), secret) {
+				t.Errorf("%s is in %s", what, place)
+			}
+		}
 	}
 }
