@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -35,6 +37,8 @@ type role struct {
 	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
 	Tagged             []string          `json:"tagged,omitempty"`  // those of Options whose values are filled in when a credential is read
 	Facts              provider.Facts    `json:"facts,omitempty"`   // what the provider learnt of the target when the role was written
+	Approval           approval.Rule     `json:"approval,omitzero"`
+	Admission          admission.Texts   `json:"admission,omitzero"`
 }
 
 // errNoRole is returned for a role that does not exist.
@@ -49,6 +53,8 @@ func readRole(ctx context.Context, storage logical.Storage, name string) (role, 
 type openRole struct {
 	role
 	definition scope.Definition
+	rules      admission.Rules
+	version    string // see versionOf
 }
 
 // openRole returns the role of that name, from the cache where it can. The error
@@ -63,7 +69,12 @@ func (b *backend) openRole(ctx context.Context, storage logical.Storage, name st
 		if err != nil {
 			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err) // not the caller's mistake
 		}
-		return openRole{role: stored, definition: definition}, nil
+		rules, err := admission.Parse(stored.Admission)
+		if err != nil {
+			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err)
+		}
+		version, err := versionOf(stored)
+		return openRole{role: stored, definition: definition, rules: rules, version: version}, err
 	})
 }
 

@@ -124,6 +124,7 @@ type Grant struct {
 	EntityName func() (string, error)
 	ExpiresAt  time.Time // when the target is to end it by itself
 	Options    Settings  // the role's fields for this provider
+	Policy     Policy    // what Compile made of it, for who names by it where the credential will be
 }
 
 // Policy is what a credential may do in the target's own notation. An empty

@@ -97,10 +97,15 @@ func (p *process) gone() {
 
 // ready waits until the server answers at url.
 func (p *process) ready(ctx context.Context, url string) error {
+	return p.until(ctx, func(ctx context.Context) bool { return answers(ctx, url) })
+}
+
+// until waits until the server is as asked.
+func (p *process) until(ctx context.Context, asked func(context.Context) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if answers(ctx, url) {
+		if asked(ctx) {
 			return nil
 		}
 		select {
