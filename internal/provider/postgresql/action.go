@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -47,6 +48,7 @@ const (
 	fieldCommand    = "command"
 	fieldRunAs      = "run_as"
 	fieldRunOnce    = "run_once"
+	fieldSearchPath = "search_path"
 	fieldLimit      = "connection_limit"
 )
 
@@ -64,9 +66,7 @@ type wanted struct {
 	on         resource
 	key        []string   // the columns that rows are chosen by; nil for none
 	companions []resource // the sequences that an INSERT draws from
-	command    string
-	runAs      string
-	runOnce    bool
+	run        *runSpec   // but for Settings, which are the server's; nil but for RUN
 	escalates  bool
 	limit      int // of connections
 	tolerated  []string
@@ -146,7 +146,7 @@ func (w *wanted) options(options provider.Settings, database string) error {
 		}
 	}
 	if w.action == runs {
-		return w.run(options, database)
+		return w.command(options, database)
 	}
 	return nil
 }
@@ -158,32 +158,51 @@ var takes = map[string][]action{
 	fieldCommand:    {runs},
 	fieldRunAs:      {runs},
 	fieldRunOnce:    {runs},
+	fieldSearchPath: {runs},
 }
 
 // set says whether a field says something.
 func set(options provider.Settings, field string) bool {
-	return options.Text(field) != "" || options.True(field)
+	return options.Text(field) != "" || options.True(field) || len(options.List(field)) > 0
 }
 
-// run reads what a predefined command needs.
-func (w *wanted) run(options provider.Settings, database string) error {
+// command reads what a predefined command needs.
+func (w *wanted) command(options provider.Settings, database string) error {
 	if w.on.database != database {
 		return invalid.Field("resource", w.on.String(), "not the target's database", "name "+plain(database)+", or a target that is another")
 	}
-	w.command, w.runOnce = options.Text(fieldCommand), options.True(fieldRunOnce)
+	w.run = &runSpec{Command: options.Text(fieldCommand), Once: options.True(fieldRunOnce), Superuser: w.escalates}
 	switch {
-	case strings.TrimSpace(w.command) == "":
+	case strings.TrimSpace(w.run.Command) == "":
 		return invalid.Hidden(fieldCommand, "missing: RUN is one predefined command", "give its text, as in command=@migrate.sql")
-	case len(w.command) > maxCommand:
+	case len(w.run.Command) > maxCommand:
 		return invalid.Hidden(fieldCommand, fmt.Sprintf("longer than %d bytes", maxCommand), "shorten it")
-	case strings.ContainsRune(w.command, 0):
+	case strings.ContainsRune(w.run.Command, 0) || !utf8.ValidString(w.run.Command):
 		return invalid.Hidden(fieldCommand, "it has a character that no statement has", "give its text in UTF-8")
 	case options.Text(fieldRunAs) == "":
 		return invalid.Hidden(fieldRunAs, "missing: the command runs as a role that is there already", "name the role that owns what the command works on")
 	}
+	if err := checkCommand(w.run.Command); err != nil {
+		return err
+	}
 	var err error
-	w.runAs, err = parseRole(fieldRunAs, options.Text(fieldRunAs))
-	return err
+	if w.run.RunAs, err = parseRole(fieldRunAs, options.Text(fieldRunAs)); err != nil {
+		return err
+	}
+	if strings.HasPrefix(w.run.RunAs, "pg_") || strings.HasPrefix(w.run.RunAs, "precision_") {
+		return invalid.Field(fieldRunAs, w.run.RunAs, "a role of the server's own, or of the engine's", "name the role that owns what the command works on")
+	}
+	for _, text := range options.List(fieldSearchPath) {
+		schema, err := parseRole(fieldSearchPath, text)
+		if err != nil {
+			return err
+		}
+		if strings.HasPrefix(schema, "pg_temp") {
+			return invalid.Field(fieldSearchPath, text, "the caller's temporary tables come last, after all schemas", "leave it out")
+		}
+		w.run.SearchPath = append(w.run.SearchPath, schema)
+	}
+	return nil
 }
 
 // verb is the action as it stands in a sentence.

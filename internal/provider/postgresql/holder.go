@@ -37,8 +37,7 @@ func (d document) expected(holder string, bears mark) ([]string, error) {
 	}
 	list := []string{"comment " + bears.String()}
 	for _, one := range privileges {
-		if one.on == "PROCEDURE" { // the server writes no kind, and quotes what it has to
-			list = append(list, one.name+" ON ROUTINE "+ownProcedures+"."+plain(holder)+"()")
+		if one.on == "PROCEDURE" {
 			continue
 		}
 		if one.columns == nil {
@@ -49,6 +48,11 @@ func (d document) expected(holder string, bears mark) ([]string, error) {
 			single := one
 			single.columns = []string{column}
 			list = append(list, single.String())
+		}
+	}
+	if d.Run != nil {
+		for _, made := range d.Run.procedures(d.place(holder)) { // the server quotes what it has to
+			list = append(list, string(executes)+" ON ROUTINE "+ownProcedures+"."+plain(made.name)+"()")
 		}
 	}
 	slices.Sort(list)

@@ -109,11 +109,11 @@ func (p *postgres) explain(err error) error {
 	case isState(err, invalidPassword):
 		return invalid.Hidden(fieldPassword, "the server says that it is not that of "+p.server.username, "give that login's password").Because(err)
 	case isState(err, invalidAuthorization):
-		return invalid.Field(fieldUsername, p.server.username, "the server does not let it in: "+message(err), "see that the login is there, and the server's pg_hba.conf").Because(err)
+		return invalid.Field(fieldUsername, p.server.username, "the server does not let it in: "+serverMessage(err), "see that the login is there, and the server's pg_hba.conf").Because(err)
 	case isState(err, invalidCatalog):
 		return invalid.Field(fieldURL, p.server.database, "the server has no such database", "name one that is there").Because(err)
 	case isState(err, insufficientPrivilege):
-		return invalid.Field(fieldUsername, p.server.username, message(err), "give it the right").Because(err)
+		return invalid.Field(fieldUsername, p.server.username, serverMessage(err), "give it the right").Because(err)
 	case isState(err, passing...):
 		return fmt.Errorf("%w: %w", err, provider.ErrUnavailable)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), !errors.As(err, &connecting):
@@ -123,15 +123,6 @@ func (p *postgres) explain(err error) error {
 	default:
 		return invalid.Field(fieldURL, p.server.host, "the connection fails: "+invalid.Clip(err.Error()), "check the URL, sslmode and the TLS settings").Because(err)
 	}
-}
-
-// message is what the server said.
-func message(err error) string {
-	var answer *pgconn.PgError
-	if errors.As(err, &answer) {
-		return answer.Message
-	}
-	return ""
 }
 
 // noRows says whether a query found nothing.

@@ -92,15 +92,30 @@ func (p *postgres) install(ctx context.Context, tx pgx.Tx, read document, holder
 	case !slices.Contains(found, "comment "+bears.String()):
 		return errForeign(holder)
 	case slices.Equal(found, expected):
+		if read.Run != nil {
+			return installRun(ctx, tx, read.place(holder), *read.Run)
+		}
 		return nil
 	default:
 		if err := p.strip(ctx, tx, holder, found); err != nil {
 			return err
 		}
 	}
-	for _, statement := range read.Holder[1:] {
-		if _, err := tx.Exec(ctx, named(statement, holderName, holder)); err != nil {
-			return lacks(statement, err, "resource", read.Resource, p.remedy(read))
+	if read.Run != nil {
+		if err := installRun(ctx, tx, read.place(holder), *read.Run); err != nil {
+			return err
+		}
+	}
+	privileges, err := read.privileges()
+	if err != nil {
+		return err
+	}
+	for _, one := range privileges {
+		if one.on == "PROCEDURE" {
+			continue // given where it was made
+		}
+		if _, err := tx.Exec(ctx, one.grant(ident(holder))); err != nil {
+			return lacks("GRANT "+one.String(), err, "resource", read.Resource, p.remedy(read))
 		}
 	}
 	found, err = held(ctx, tx, holder)
@@ -176,6 +191,9 @@ func (p *postgres) Uninstall(ctx context.Context, handle provider.Handle) error 
 			return nil
 		}
 		return again(ctx, func() error {
+			if err := uninstallRun(ctx, conn, document{}.place(holder)); err != nil && !isState(err, invalidSchemaName) {
+				return err
+			}
 			if err := join(ctx, conn, holder); err != nil && !isState(err, undefinedObject) {
 				return said("GRANT "+holder, err)
 			}

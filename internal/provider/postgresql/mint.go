@@ -16,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
@@ -44,6 +45,9 @@ func (p *postgres) Mint(ctx context.Context, handle provider.Handle, policy prov
 		"database":       p.server.database,
 		"connection_url": p.server.url(minting.login, minting.password),
 	}}
+	if minting.read.Run != nil {
+		credential.Fields["command"] = minting.read.place(minting.holder).call()
+	}
 	if !made.watched {
 		if err := p.watch.start(ctx, handle[handleMount]); err != nil {
 			credential.Warnings = append(credential.Warnings, unwatched(err))
@@ -91,6 +95,7 @@ type made struct {
 var (
 	errAmbient = errors.New("everybody has further rights")
 	errHolder  = errors.New("the holder is not as it was made")
+	errCommand = errors.New("the command is not as it was installed")
 )
 
 // batch is the mint's message. Its statements run in one transaction, or not at all.
@@ -121,6 +126,10 @@ func (m minting) batch(conn *pgx.Conn) (*pgx.Batch, error) {
 	guard, arguments := ambientGuard(of, m.read.Tolerated)
 	queue(guard, arguments...)
 	queue(fmt.Sprintf(heldExactly, heldSQL), m.holder, expected)
+	if m.read.Run != nil {
+		guard, arguments = runGuard(m.read.place(m.holder), *m.read.Run)
+		queue(guard, arguments...)
+	}
 	queue(create)
 	queue(member)
 	queue(engine)
@@ -133,6 +142,7 @@ func (m minting) batch(conn *pgx.Conn) (*pgx.Batch, error) {
 const (
 	atAmbient = 0
 	atHolder  = 1
+	atCommand = 2 // of a predefined command only
 )
 
 // underWay is how every statement of a login's mint begins, so that Revoke sees that
@@ -153,6 +163,8 @@ func (m minting) run(ctx context.Context, conn *pgx.Conn) (made, error) {
 			switch {
 			case at == atHolder && isState(err, divisionByZero):
 				return made{}, errHolder
+			case at == atCommand && m.read.Run != nil && isState(err, divisionByZero):
+				return made{}, errCommand
 			case at == atAmbient && isState(err, divisionByZero):
 				return made{}, errAmbient
 			}
@@ -171,6 +183,8 @@ func (p *postgres) unmade(ctx context.Context, asked querier, minting minting, e
 	switch {
 	case errors.Is(err, errHolder):
 		return &provider.NotMade{Reason: fmt.Errorf("postgresql: role %s: %w", minting.holder, provider.ErrNotInstalled)}
+	case errors.Is(err, errCommand):
+		return &provider.NotMade{Reason: changedCommand(ctx, asked, minting)}
 	case errors.Is(err, errAmbient):
 		return &provider.NotMade{Reason: p.ambientReason(ctx, asked, minting.read)}
 	case isState(err, duplicateObject):
@@ -180,6 +194,16 @@ func (p *postgres) unmade(ctx context.Context, asked querier, minting minting, e
 	default:
 		return said("minting a login", err)
 	}
+}
+
+// changedCommand says in what a command differs from what was installed. Nobody but
+// who writes the role puts it right: somebody has meant the change.
+func changedCommand(ctx context.Context, asked querier, minting minting) error {
+	differs, err := runMatches(ctx, asked, minting.read.place(minting.holder), *minting.read.Run)
+	if err != nil {
+		return err
+	}
+	return invalid.Hidden(fieldCommand, "what is installed on the server is not the role's command any more: "+strings.Join(differs, "; "), "find out who has changed it, and write the role again to install it anew")
 }
 
 // ambientReason says which rights a mint was refused for.

@@ -18,6 +18,7 @@ import (
 // Facts of a role, that only the server can know.
 const (
 	factSignature = "signature" // of a routine, as the server writes it: regprocedure
+	factSettings  = "settings"  // that a command is run with: a JSON object, see runSettings
 )
 
 // Words of a policy that stand for names and times, which differ from one
@@ -39,19 +40,11 @@ type document struct {
 	Key        []string `json:"key,omitempty"`
 	Companions []string `json:"companion_resources,omitempty"`
 	Signature  string   `json:"signature,omitempty"`
-	Run        *command `json:"run,omitempty"`
-	Holder     []string `json:"holder"` // the statements that make the role that holds the privileges
+	Run        *runSpec `json:"run,omitempty"`
+	Holder     []string `json:"holder"` // the statements that make the role that holds the privileges, and what it may call
 	Login      []string `json:"login"`  // those that make a credential
 	Limit      int      `json:"connection_limit"`
 	Tolerated  []string `json:"tolerate_ambient,omitempty"`
-}
-
-// command is a predefined command.
-type command struct {
-	As       string `json:"as"`
-	Text     string `json:"text"`
-	Once     bool   `json:"once,omitempty"`
-	Superior bool   `json:"allow_escalation,omitempty"` // whether As may be a superuser
 }
 
 // policy writes the document. It depends on nothing but what is given.
@@ -71,7 +64,11 @@ func (w wanted) policy(database string, facts provider.Facts) (provider.Policy, 
 		}
 		written.Resource = written.Signature
 	case runs:
-		written.Run = &command{As: plain(w.runAs), Text: w.command, Once: w.runOnce, Superior: w.escalates}
+		spec := *w.run
+		if err := json.Unmarshal([]byte(facts[factSettings]), &spec.Settings); err != nil || len(spec.Settings) == 0 {
+			return "", errors.New("postgresql: what the server has set was not asked; write the role again")
+		}
+		written.Run = &spec
 	}
 	if err := written.derive(); err != nil {
 		return "", err
@@ -112,6 +109,11 @@ func (d *document) derive() error {
 		return err
 	}
 	d.Holder = []string{"CREATE ROLE " + ident(holderName) + " NOLOGIN"}
+	if d.Run != nil {
+		for _, made := range d.Run.procedures(d.place(holderName)) {
+			d.Holder = append(d.Holder, made.create(ownProcedures))
+		}
+	}
 	for _, held := range privileges {
 		d.Holder = append(d.Holder, held.grant(ident(holderName)))
 	}
@@ -146,6 +148,11 @@ func (p privilege) grant(role string) string { return "GRANT " + p.String() + " 
 
 // schema of the engine's own, which the procedures of predefined commands are in.
 const ownProcedures = "precision"
+
+// place is where a holder's command is installed.
+func (d document) place(holder string) runPlace {
+	return runPlace{Schema: ownProcedures, Name: holder, Holder: holder}
+}
 
 // object is what the document's action is on.
 func (d document) object() (resource, error) {
@@ -199,7 +206,12 @@ func (d document) privileges() ([]privilege, error) {
 	case uses:
 		held = append(held, privilege{name: string(uses), on: "SEQUENCE", object: object})
 	case runs:
-		held = append(held, privilege{name: string(executes), on: "PROCEDURE", object: ident(ownProcedures, holderName) + "()"})
+		if d.Run == nil {
+			return nil, errors.New("postgresql: the policy has no command")
+		}
+		for _, made := range d.Run.procedures(d.place(holderName)) {
+			held = append(held, privilege{name: string(executes), on: "PROCEDURE", object: ident(ownProcedures, made.name) + "()"})
+		}
 	default:
 		return nil, fmt.Errorf("postgresql: the policy's action %q is not known", d.Action)
 	}
