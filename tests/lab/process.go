@@ -103,12 +103,12 @@ func (p *process) ready(ctx context.Context, url string) error {
 	return p.until(ctx, func(ctx context.Context) bool { return answers(ctx, url) })
 }
 
-// until waits until the server is ready, as is says.
-func (p *process) until(ctx context.Context, is func(context.Context) bool) error {
+// until waits until the server is as asked.
+func (p *process) until(ctx context.Context, asked func(context.Context) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		if is(ctx) {
+		if asked(ctx) {
 			return nil
 		}
 		select {
