@@ -46,6 +46,7 @@ type backend struct {
 	roles   cache[openRole]
 	// observed is what the target said of each role's last credential.
 	observed observations
+	needed   neededKeys
 
 	tidyConfigs cache[tidyConfig] // of one entry
 	// edits is held while a role or a target is written or deleted, so that what
@@ -98,7 +99,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix},
-			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.OwnPrefix, framework.WALPrefix},
+			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.InstallPrefix, ledger.OwnPrefix, framework.WALPrefix},
 		},
 		InitializeFunc:    b.initialize,
 		PeriodicFunc:      b.periodic,
@@ -121,7 +122,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 	}
 	b.grants = lifecycle.New(b.Logger(), now)
 	b.sweeper = &sweep.Sweeper{
-		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Settings: b.sweepSettings, Log: b.Logger(),
+		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Needed: b.neededByRoles, Settings: b.sweepSettings, Log: b.Logger(),
 	}
 	b.grants.Mount = conf.BackendUUID
 	b.grants.Rebuilt = b.sweeper.Keep
@@ -178,9 +179,10 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, configPrefix); ok {
 		b.targets.drop(name)
+		b.needed.forget()
 	}
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
-		b.roles.drop(name)
+		b.roleChanged(name)
 	}
 	if key == tidyConfigKey {
 		b.tidyConfigs.drop(key)

@@ -147,6 +147,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	defer b.defined()
 	err = writeEntry(ctx, req.Storage, configPrefix+name, configured.target)
 	b.targets.drop(name) // on an error too: storage may have taken the write
+	b.needed.forget()
 	if err != nil {
 		return refuse(err)
 	}
@@ -239,6 +240,11 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 		return refuse(err)
 	}
 	force := data.Get("force").(bool)
+	if !force {
+		if err := b.removeInstalled(ctx, req.Storage, name); err != nil {
+			return refuse(err)
+		}
+	}
 	if err := b.define(ctx, req.Storage, func() error {
 		if force {
 			return nil
@@ -253,8 +259,13 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 	if err != nil {
 		return refuse(err)
 	}
+	b.needed.forget()
+	left, err := b.disown(ctx, req.Storage, name)
+	if err != nil {
+		return refuse(err)
+	}
 	b.grants.Forget(name)
-	return nil, nil
+	return warn(left), nil
 }
 
 // targetUnused refuses where roles name the target or grants live on it.
@@ -282,6 +293,9 @@ func (b *backend) targetUnused(ctx context.Context, storage logical.Storage, nam
 	}
 	if live > 0 {
 		return invalid.Field("target", name, fmt.Sprintf("live grants on it: %d", live), remedy)
+	}
+	if left := b.grants.Installed(name); len(left) > 0 {
+		return invalid.Field("target", name, fmt.Sprintf("its roles have left %d objects on it that are not removed yet", len(left)), "try again when the target answers and the grants that need them have ended, or delete with force=true")
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ const (
 	byEntity
 	byTarget
 	byBase
+	byInstalled
 	keys
 )
 
@@ -50,7 +51,7 @@ func newEntry(grant Grant) *entry {
 func (e *entry) grant() Grant {
 	return Grant{
 		ID: e.id, State: State(e.state.Value()), Ending: Cause(e.because.Value()),
-		Target: e.key(byTarget), System: e.system.Value(), Base: e.key(byBase), Role: e.key(byRole), Task: e.key(byTask),
+		Target: e.key(byTarget), System: e.system.Value(), Base: e.key(byBase), Installed: e.key(byInstalled), Role: e.key(byRole), Task: e.key(byTask),
 		Action: e.action.Value(), Resource: e.resource.Value(),
 		Companions: split(e.companions.Value()), Conditions: e.conditions.Value(), SourceIP: e.sourceIP.Value(),
 		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Handle: e.handle.unpack(),

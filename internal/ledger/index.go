@@ -203,7 +203,7 @@ func kept(grant Grant, now time.Time) bool {
 func (x *Index) insert(grant Grant, now time.Time) *entry {
 	e := newEntry(grant)
 	x.byID[e.id] = e
-	for by, name := range (Query{Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, Target: grant.Target, Base: grant.Base}).values() {
+	for by, name := range (Query{Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, Target: grant.Target, Base: grant.Base, Installed: grant.Installed}).values() {
 		if name == "" {
 			continue
 		}

@@ -82,8 +82,9 @@ type Grant struct {
 	ID          string          `json:"id"`
 	State       State           `json:"state"`
 	Target      string          `json:"target"`
-	System      string          `json:"system,omitempty"` // a hash that tells which system the target was
-	Base        string          `json:"base,omitempty"`   // see provider.Committed; empty for most
+	System      string          `json:"system,omitempty"`    // a hash that tells which system the target was
+	Base        string          `json:"base,omitempty"`      // see provider.Committed; empty for most
+	Installed   string          `json:"installed,omitempty"` // the Installation that it needs; empty for most
 	Role        string          `json:"role"`
 	Task        string          `json:"task,omitempty"`
 	Action      string          `json:"action"`

@@ -54,6 +54,8 @@ type Manager struct {
 	actors map[string]*actor // the ends under way, by grant
 	lanes  map[string]*lane  // by target
 
+	installed installations
+
 	idMu     sync.Mutex
 	ledgerID string
 }
@@ -83,6 +85,7 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 			started := m.Now()
 			if m.Index.Rebuild(m.life, storage, m.Log, m.Now) == nil { // fails when life ends
 				m.Metrics.Rebuilt(m.Now().Sub(started))
+				m.loadInstallations(storage)
 				if m.Rebuilt != nil {
 					m.Rebuilt(storage)
 				}
