@@ -20,10 +20,9 @@ const (
 // shop is a database with something in it that nobody should get at. Every value
 // tells which column it is of, so that it is known again wherever it turns up.
 type shop struct {
-	t        *testing.T
-	name     string
-	super    *pgx.Conn
-	superURL string
+	t     *testing.T
+	name  string
+	super *pgx.Conn
 }
 
 const shopSchema = `
@@ -70,20 +69,28 @@ RESET ROLE;
 ANALYZE ledger.entries, ledger.accounts, hidden.safe;
 `
 
-var ownerOnce = sync.OnceValue(func() error {
+// app is a login of the shop's own, whose sessions are no minted login's business.
+var app = lab.Login{Name: "shop_app", Password: "shop-app-password"}
+
+// rolesOnce makes the roles that all shops have.
+var rolesOnce = sync.OnceValue(func() error {
 	connection, err := servers.PostgreSQL.Connect(context.Background(), servers.PostgreSQL.Superuser, "postgres")
 	if err != nil {
 		return err
 	}
 	defer connection.Close(context.Background())
-	_, err = connection.Exec(context.Background(), "CREATE ROLE "+owner+" NOLOGIN")
-	return err
+	for _, statement := range []string{"CREATE ROLE " + owner + " NOLOGIN", fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", app.Name, app.Password)} {
+		if _, err := connection.Exec(context.Background(), statement); err != nil {
+			return err
+		}
+	}
+	return nil
 })
 
 // newShop makes a shop in which the engine has its rights, and everybody none.
 func newShop(t *testing.T) *shop {
 	t.Helper()
-	if err := ownerOnce(); err != nil {
+	if err := rolesOnce(); err != nil {
 		t.Fatal(err)
 	}
 	s := &shop{t: t, name: strings.ToLower(strings.NewReplacer("/", "_", "#", "_").Replace(t.Name()))}
