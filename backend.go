@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ending"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
@@ -42,6 +43,7 @@ type backend struct {
 
 	grants  *lifecycle.Manager
 	sweeper *sweep.Sweeper
+	ends    *ending.Runner
 	targets cache[openTarget]
 	roles   cache[openRole]
 	// observed is what the target said of each role's last credential.
@@ -94,12 +96,13 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			b.pathCatalog(),
 			b.pathMetrics(),
 			b.pathGrants(),
+			b.pathEnd(),
 			b.pathTidy(),
 		),
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix},
-			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.InstallPrefix, ledger.OwnPrefix, framework.WALPrefix},
+			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.InstallPrefix, ledger.OwnPrefix, ending.Prefix, framework.WALPrefix},
 		},
 		InitializeFunc:    b.initialize,
 		PeriodicFunc:      b.periodic,
@@ -125,7 +128,12 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Needed: b.neededByRoles, Settings: b.sweepSettings, Log: b.Logger(),
 	}
 	b.grants.Mount = conf.BackendUUID
-	b.grants.Rebuilt = b.sweeper.Keep
+	b.ends = &ending.Runner{Grants: b.grants, Open: b.enderOf, Log: b.Logger()}
+	b.grants.Untidy = b.sweeper.Tidy
+	b.grants.Rebuilt = func(storage logical.Storage) {
+		b.sweeper.Keep(storage)
+		b.ends.Resume(storage)
+	}
 	return b, nil
 }
 

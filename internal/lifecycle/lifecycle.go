@@ -43,6 +43,9 @@ type Manager struct {
 	Mount   string // the mount's UUID
 	// Rebuilt is called, if set, once the ledger is in memory, and must not block.
 	Rebuilt func(logical.Storage)
+	// Untidy is called, if set, when something of a dead credential is left at its
+	// target, and must not block.
+	Untidy func(logical.Storage)
 
 	life    context.Context // of all that goes on behind requests
 	close   context.CancelFunc

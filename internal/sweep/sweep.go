@@ -49,6 +49,7 @@ type Sweeper struct {
 	Log    hclog.Logger
 
 	running     atomic.Bool
+	tidying     atomic.Bool
 	asked       atomic.Bool // all steps are to be taken, whenever they were taken last
 	mu          sync.Mutex
 	tries       map[string]try    // by grant, of those that failed
@@ -142,6 +143,7 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 	defer keeping.Wait()
 	if ctx.Err() == nil {
 		keeping.Go(func() { s.keep(ctx, storage, now) })
+		s.Tidy(storage)
 	}
 	if step("end", new(time.Time), 0) {
 		s.endDue(ctx, storage, now, asked, &result)
