@@ -15,7 +15,7 @@ WITH me AS (
    WHERE d.deptype = 'a' AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
   UNION ALL
   SELECT CASE o.relkind WHEN 'S' THEN 'SEQUENCE ' ELSE 'TABLE ' END || format('"%s"', replace(n.nspname, '"', '""')) || '.' || format('"%s"', replace(o.relname, '"', '""')),
-         coalesce(' (' || format('"%s"', replace(t.attname, '"', '""')) || ')', ''), CASE WHEN d.objsubid = 0 THEN o.relacl ELSE t.attacl END, d.objid, d.classid, d.objsubid
+         coalesce(' ("' || replace(t.attname, '"', '""') || '")', ''), CASE WHEN d.objsubid = 0 THEN o.relacl ELSE t.attacl END, d.objid, d.classid, d.objsubid
     FROM dependency d JOIN pg_class o ON d.classid = 'pg_class'::regclass AND d.objid = o.oid
     JOIN pg_namespace n ON n.oid = o.relnamespace
     LEFT JOIN pg_attribute t ON d.objsubid <> 0 AND t.attrelid = o.oid AND t.attnum = d.objsubid
