@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ending"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
@@ -42,10 +43,12 @@ type backend struct {
 
 	grants  *lifecycle.Manager
 	sweeper *sweep.Sweeper
+	ends    *ending.Runner
 	targets cache[openTarget]
 	roles   cache[openRole]
 	// observed is what the target said of each role's last credential.
 	observed observations
+	needed   neededKeys
 
 	tidyConfigs cache[tidyConfig] // of one entry
 	// edits is held while a role or a target is written or deleted, so that what
@@ -93,12 +96,13 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			b.pathCatalog(),
 			b.pathMetrics(),
 			b.pathGrants(),
+			b.pathEnd(),
 			b.pathTidy(),
 		),
 		Secrets: []*framework.Secret{b.secret()},
 		PathsSpecial: &logical.Paths{
 			SealWrapStorage: []string{configPrefix},
-			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.OwnPrefix, framework.WALPrefix},
+			LocalStorage:    []string{ledger.Prefix, ledger.HistoryPrefix, ledger.InstallPrefix, ledger.OwnPrefix, ending.Prefix, framework.WALPrefix},
 		},
 		InitializeFunc:    b.initialize,
 		PeriodicFunc:      b.periodic,
@@ -121,10 +125,15 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 	}
 	b.grants = lifecycle.New(b.Logger(), now)
 	b.sweeper = &sweep.Sweeper{
-		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Settings: b.sweepSettings, Log: b.Logger(),
+		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Needed: b.neededByRoles, Settings: b.sweepSettings, Log: b.Logger(),
 	}
 	b.grants.Mount = conf.BackendUUID
-	b.grants.Rebuilt = b.sweeper.Keep
+	b.ends = &ending.Runner{Grants: b.grants, Open: b.enderOf, Log: b.Logger()}
+	b.grants.Untidy = b.sweeper.Tidy
+	b.grants.Rebuilt = func(storage logical.Storage) {
+		b.sweeper.Keep(storage)
+		b.ends.Resume(storage)
+	}
 	return b, nil
 }
 
@@ -178,9 +187,10 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, configPrefix); ok {
 		b.targets.drop(name)
+		b.needed.forget()
 	}
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
-		b.roles.drop(name)
+		b.roleChanged(name)
 	}
 	if key == tidyConfigKey {
 		b.tidyConfigs.drop(key)

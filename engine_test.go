@@ -63,10 +63,17 @@ type engine struct {
 	t       testing.TB
 	storage *countingStorage
 	target  *providertest.Fake
+	kind    provider.Type
 }
 
 func newEngine(t testing.TB) *engine {
-	e := &engine{t: t, storage: &countingStorage{}, target: &providertest.Fake{}}
+	fake := &providertest.Fake{}
+	return newEngineOn(t, fake, fake.Type())
+}
+
+// newEngineOn is an engine whose target is of another type, which is a kind of fake.
+func newEngineOn(t testing.TB, fake *providertest.Fake, kind provider.Type) *engine {
+	e := &engine{t: t, storage: &countingStorage{}, target: fake, kind: kind}
 	e.backend = e.open(&logical.StaticSystemView{
 		DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour,
 		ReplicationStateVal: consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled,
@@ -80,7 +87,7 @@ func newEngine(t testing.TB) *engine {
 func (e *engine) open(system logical.SystemView) *backend {
 	e.t.Helper()
 	opened, err := newBackend(e.t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), System: system, StorageView: e.storage, BackendUUID: "uuid"},
-		[]provider.Type{e.target.Type()}, time.Now)
+		[]provider.Type{e.kind}, time.Now)
 	if err != nil {
 		e.t.Fatal(err)
 	}

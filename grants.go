@@ -30,7 +30,7 @@ const stateAll ledger.State = "all"
 // states are what can be asked for, and whether the finished ones have to be
 // looked at for it.
 var states = map[ledger.State]bool{
-	ledger.Active: false, ledger.Ending: false, ledger.Expired: true, ledger.Revoked: true, ledger.Failed: true, stateAll: true,
+	ledger.Active: false, ledger.Ending: false, ledger.Expired: true, ledger.Revoked: true, ledger.Lost: true, ledger.Failed: true, stateAll: true,
 }
 
 // grantSelection is which grants a request asks for.
@@ -76,7 +76,7 @@ func (b *backend) selectionIn(data *framework.FieldData) (grantSelection, error)
 	}
 	want.state = ledger.State(data.Get("state").(string))
 	if _, known := states[want.state]; !known && want.state != "" {
-		return want, invalid.Field("state", string(want.state), "not a state", "write active, ending, expired, revoked, failed or all")
+		return want, invalid.Field("state", string(want.state), "not a state", "write active, ending, expired, revoked, lost, failed or all")
 	}
 	if want.state == "" && (!want.since.IsZero() || !want.until.IsZero()) {
 		want.state = stateAll

@@ -106,20 +106,16 @@ func (b *backend) fill(ctx context.Context, storage logical.Storage, wish wish) 
 	if stored.BoundSourceIP && !bounds.SourceIP.IsValid() {
 		return nothing(errors.New("vault did not say which address the request came from, and the role binds credentials to it"))
 	}
-	return lifecycle.Order{
-		Provider:    opened.provider,
-		Target:      stored.Target,
-		System:      opened.system,
-		Mount:       b.mountUUID,
-		Role:        wish.role,
-		Task:        wish.task,
-		Scope:       granted,
-		Bounds:      bounds,
-		EntityID:    wish.entityID,
-		EntityName:  func() (string, error) { return identity("identity.entity.name") },
-		DisplayName: wish.displayName,
-		Accessor:    wish.accessor,
-	}, stored, nil
+	order := b.orderOn(stored.Target, opened)
+	order.Role, order.Task, order.Scope, order.Bounds = wish.role, wish.task, granted, bounds
+	order.EntityID, order.DisplayName, order.Accessor = wish.entityID, wish.displayName, wish.accessor
+	order.EntityName = func() (string, error) { return identity("identity.entity.name") }
+	return order, stored, nil
+}
+
+// orderOn is an order on a target, with nothing ordered yet.
+func (b *backend) orderOn(name string, opened openTarget) lifecycle.Order {
+	return lifecycle.Order{Provider: opened.provider, Target: name, System: opened.system, Mount: b.mountUUID}
 }
 
 // callerAddress is where the request came from, as Vault saw it; invalid where

@@ -42,7 +42,7 @@ func (b *backend) pathConfig() []*framework.Path {
 	fields["force"] = &framework.FieldSchema{
 		Type:         framework.TypeBool,
 		Query:        true,
-		Description:  "On delete: delete the target although roles or live grants use it. Their leases can't be revoked until it is configured again; their credentials end at the target at their expires_at.",
+		Description:  "On delete: delete the target although roles or live grants use it. Their leases can't be revoked until it is configured again; their credentials end at the target at their expires_at. On write: point the target to another system although grants live on it. They are closed as lost, and the answer says what is left for a person to clean up.",
 		DisplayAttrs: &framework.DisplayAttributes{Name: "Force"},
 	}
 	return []*framework.Path{
@@ -108,9 +108,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return refuse(err)
 	}
-	if _, given := data.GetOk("force"); given {
-		return refuse(invalid.Hidden("force", "only a delete can be forced", "leave it out"))
-	}
+	force := data.Get("force").(bool)
 	wanted := data.Get("type").(string)
 	kind, known := b.types[wanted]
 	if !known {
@@ -141,16 +139,60 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 			response.AddWarning("roles of this target are refused until it has been written with verify_connection=true: which system it is was not asked")
 		}
 	}
-	if err := b.define(ctx, req.Storage, func() error { return b.targetStays(ctx, req.Storage, name, configured) }); err != nil {
+	if err := b.define(ctx, req.Storage, func() error { return b.targetStays(ctx, req.Storage, name, configured, force) }); err != nil {
 		return refuse(err)
 	}
 	defer b.defined()
 	err = writeEntry(ctx, req.Storage, configPrefix+name, configured.target)
 	b.targets.drop(name) // on an error too: storage may have taken the write
+	b.needed.forget()
 	if err != nil {
 		return refuse(err)
 	}
-	return warn(response.Warnings), nil
+	left, err := b.leaveBehind(ctx, req.Storage, name, configured.system, force)
+	if err != nil {
+		return refuse(err)
+	}
+	return warn(append(response.Warnings, left...)), nil
+}
+
+// maxLeft is how many of the grants that are lost an answer names.
+const maxLeft = 100
+
+// leaveBehind closes, where it is told to, what a target of that name has on other
+// systems, and says what a person has to clean up there.
+func (b *backend) leaveBehind(ctx context.Context, storage logical.Storage, name, system string, force bool) (warnings []string, err error) {
+	for _, left := range b.grants.Installed(name) {
+		if left.System == system {
+			continue
+		}
+		if err := b.grants.Disown(ctx, storage, left); err != nil {
+			return warnings, err
+		}
+		warnings = append(warnings, fmt.Sprintf("left on the system that the target was before, for you to remove: %v", left.Handle))
+	}
+	if !force {
+		return warnings, nil
+	}
+	if err := b.grants.Await(ctx); err != nil {
+		return warnings, err
+	}
+	lost := 0
+	for _, grant := range b.grants.Index.Open(ledger.Query{Target: name}, b.grants.Now()) {
+		if grant.System == system {
+			continue
+		}
+		if err := b.grants.Lose(ctx, storage, grant); err != nil {
+			return warnings, err
+		}
+		if lost++; lost <= maxLeft {
+			warnings = append(warnings, fmt.Sprintf("grant %s is lost: its credential lives on the system that the target was before until %s; remove it there: %v", grant.ID, stamp(grant.ExpiresAt), grant.Handle))
+		}
+	}
+	if lost > maxLeft {
+		warnings = append(warnings, fmt.Sprintf("grants that are lost: %d; list them with grants state=lost target=%s", lost, name))
+	}
+	return warnings, nil
 }
 
 // verify tries a target's connection, where its provider can.
@@ -167,7 +209,7 @@ func verify(ctx context.Context, tried provider.Provider) (provider.Verification
 // targetStays refuses to let a target of that name become another system while
 // grants live on it: there, revoking them would find nothing and call them dead.
 // The same holds for a user that can't end them.
-func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name string, after openTarget) error {
+func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name string, after openTarget, force bool) error {
 	stored, err := readTarget(ctx, storage, name)
 	if errors.Is(err, errNoTarget) {
 		return nil
@@ -189,9 +231,9 @@ func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name
 	if err != nil {
 		return err
 	}
-	if live > 0 {
+	if live > 0 && !force {
 		return invalid.Field("target", name, fmt.Sprintf("live grants on it: %d; this would point it to another system, or to a user that can't end them", live),
-			"revoke their leases first, or choose another name")
+			"revoke their leases first, or choose another name; force=true closes them as lost")
 	}
 	return nil
 }
@@ -239,6 +281,11 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 		return refuse(err)
 	}
 	force := data.Get("force").(bool)
+	if !force {
+		if err := b.removeInstalled(ctx, req.Storage, name); err != nil {
+			return refuse(err)
+		}
+	}
 	if err := b.define(ctx, req.Storage, func() error {
 		if force {
 			return nil
@@ -253,8 +300,13 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 	if err != nil {
 		return refuse(err)
 	}
+	b.needed.forget()
+	left, err := b.disown(ctx, req.Storage, name)
+	if err != nil {
+		return refuse(err)
+	}
 	b.grants.Forget(name)
-	return nil, nil
+	return warn(left), nil
 }
 
 // targetUnused refuses where roles name the target or grants live on it.
@@ -282,6 +334,9 @@ func (b *backend) targetUnused(ctx context.Context, storage logical.Storage, nam
 	}
 	if live > 0 {
 		return invalid.Field("target", name, fmt.Sprintf("live grants on it: %d", live), remedy)
+	}
+	if left := b.grants.Installed(name); len(left) > 0 {
+		return invalid.Field("target", name, fmt.Sprintf("its roles have left %d objects on it that are not removed yet", len(left)), "try again when the target answers and the grants that need them have ended, or delete with force=true")
 	}
 	return nil
 }

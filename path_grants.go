@@ -87,7 +87,7 @@ func grantFilters() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeString, Query: true, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: name}}
 	}
 	return map[string]*framework.FieldSchema{
-		"state": text("State", "active, ending, expired, revoked, failed or all. Default: all with since or until; otherwise those that live, or are still to be ended."),
+		"state": text("State", "active, ending, expired, revoked, lost, failed or all. Default: all with since or until; otherwise those that live, or are still to be ended."),
 		"since": text("Since", "Grants that could be used at this time or later: 2026-11-24T12:30:00Z, or a duration back from now, such as 2h."),
 		"until": text("Until", "Grants that were issued at this time or before: 2026-11-24T12:30:00Z, or a duration back from now, such as 2h."),
 		"after": text("After", "Id of the grant that the answer is to go on after: the last answer's next."),
@@ -212,6 +212,9 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"issued_at":      stamp(grant.IssuedAt),
 		"expires_at":     stamp(grant.ExpiresAt),
 		"ended_at":       stamp(grant.EndedAt),
+		"ended_by":       grant.EndedBy,
+		"end_reason":     grant.EndReason,
+		"untidy":         grant.State == ledger.Dead,
 		"handle":         grant.Handle,
 		"lease_prefix":   leasePrefixOf(req.MountPoint, grant),
 	}

@@ -186,17 +186,28 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 			return refuse(invalid.Hidden(option, fmt.Sprintf("target %q, of type %s, does not take it", changed.Target, opened.Type), "leave it out, or name another target"))
 		}
 	}
-	warnings, err := changed.validate(opened, b.grants.Now(), b.System())
+	valid, err := changed.validate(ctx, opened, b.grants.Now(), b.System())
 	if err != nil {
 		return refuse(err)
 	}
-	err = writeEntry(ctx, req.Storage, rolePrefix+name, changed)
-	b.roles.drop(name) // on an error too: storage may have taken the write
+	if valid.policy != "" {
+		if err := b.grants.Install(ctx, req.Storage, b.orderOn(changed.Target, opened), valid.policy); err != nil {
+			return refuse(err)
+		}
+	}
+	err = writeEntry(ctx, req.Storage, rolePrefix+name, valid.role)
+	b.roleChanged(name) // on an error too: storage may have taken the write
+	if err != nil {
+		return refuse(err)
+	}
+	return warn(append(valid.warnings, b.roleWarnings(changed)...)), nil
+}
+
+// roleChanged forgets what is known of a role.
+func (b *backend) roleChanged(name string) {
+	b.roles.drop(name)
 	b.observed.forget(name)
-	if err != nil {
-		return refuse(err)
-	}
-	return warn(append(warnings, b.roleWarnings(changed)...)), nil
+	b.needed.forget()
 }
 
 // warn is an answer that holds warnings and nothing else, nil where there are none.
@@ -318,11 +329,11 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *fr
 	b.edits.Lock()
 	defer b.edits.Unlock()
 	err = deleteEntry(ctx, req.Storage, rolePrefix+name)
-	b.roles.drop(name)
-	b.observed.forget(name)
+	b.roleChanged(name)
 	if err != nil {
 		return refuse(err)
 	}
+	b.sweeper.Nudge(req.Storage) // what only this role needed at its target goes
 	return nil, nil
 }
 

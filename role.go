@@ -32,6 +32,7 @@ type role struct {
 	TTL                time.Duration     `json:"ttl,omitempty"`     // 0: the mount's default
 	MaxTTL             time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
 	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
+	Facts              provider.Facts    `json:"facts,omitempty"`   // what the provider learnt of the target when the role was written
 }
 
 // errNoRole is returned for a role that does not exist.
@@ -73,7 +74,7 @@ func (r role) define() (scope.Definition, error) {
 
 // bounds are the role's limits for a credential that is read from an address.
 func (r role) bounds(caller netip.Addr) provider.Bounds {
-	bounds := provider.Bounds{AllowEscalation: r.AllowEscalation, Renewable: r.Renewable, Options: r.Options}
+	bounds := provider.Bounds{AllowEscalation: r.AllowEscalation, Renewable: r.Renewable, Options: r.Options, Facts: r.Facts}
 	if r.BoundSourceIP {
 		bounds.SourceIP = caller
 	}
@@ -84,34 +85,91 @@ func (r role) bounds(caller netip.Addr) provider.Bounds {
 // longer in text.
 var longestAddress = netip.MustParseAddr("2001:db8:1111:2222:3333:4444:5555:6666")
 
+// examineTimeout bounds the looking at a target before a role is stored.
+const examineTimeout = 30 * time.Second
+
+// validated is a role that its target has nothing against.
+type validated struct {
+	role     // with the facts that its target has told
+	warnings []string
+	// policy is what the target makes of the role; empty where that depends on who
+	// reads a credential.
+	policy provider.Policy
+}
+
 // validate checks the role against its target: everything that could be wrong
-// at mint, and is known now, is refused here. It returns what its author should
-// know.
-func (r role) validate(opened openTarget, now time.Time, system logical.SystemView) (warnings []string, err error) {
-	if r.TTL != 0 && r.MaxTTL != 0 && r.TTL > r.MaxTTL {
-		return nil, invalid.Field("ttl", r.TTL.String(), fmt.Sprintf("longer than max_ttl, %s", r.MaxTTL), "shorten ttl or raise max_ttl")
-	}
-	if _, able := opened.provider.(provider.Renewer); r.Renewable && !able {
-		return nil, invalid.Hidden("renewable", "a target of type "+opened.Type+" can't move a credential's end", "leave it out, and let who needs more time read a new credential")
-	}
-	definition, err := r.define()
+// at mint, and is known now, is refused here. The warnings are what its author
+// should know.
+func (r role) validate(ctx context.Context, opened openTarget, now time.Time, system logical.SystemView) (validated, error) {
+	definition, err := r.checked(opened)
 	if err != nil {
-		return nil, err
+		return validated{}, err
 	}
-	bounds := r.bounds(longestAddress)
-	bounds.TTL = r.promised(system)
-	bounds.ExpiresAt = now.Add(max(r.TTL, r.MaxTTL, time.Second)).Truncate(time.Second)
+	valid := validated{role: r}
+	valid.Facts = nil
+	if examiner, able := opened.provider.(provider.Examiner); able {
+		findings, err := r.examine(ctx, examiner, definition, now, system)
+		if err != nil {
+			return validated{}, err
+		}
+		valid.Facts, valid.warnings = findings.Facts, findings.Warnings
+	}
+	bounds := valid.widest(now, system)
 	var advice provider.Advice
 	err = definition.Try(func(granted scope.Scope) error {
-		if _, err := opened.provider.Compile(granted, bounds); err != nil {
+		policy, err := opened.provider.Compile(granted, bounds)
+		if err != nil {
 			return err
 		}
 		if adviser, able := opened.provider.(provider.Adviser); able && len(advice.Definition)+len(advice.Mint) == 0 {
 			advice = adviser.Advise(granted, bounds)
 		}
+		if len(definition.References()) == 0 {
+			valid.policy = policy
+		}
 		return nil
 	})
-	return slices.Concat(definition.Advice(), advice.Definition, advice.Mint), err
+	valid.warnings = slices.Concat(definition.Advice(), valid.warnings, advice.Definition, advice.Mint)
+	return valid, err
+}
+
+// examine has the target looked at, with an example filled in where the role has
+// parameters.
+func (r role) examine(ctx context.Context, examiner provider.Examiner, definition scope.Definition, now time.Time, system logical.SystemView) (findings provider.Findings, err error) {
+	ctx, cancel := context.WithTimeout(ctx, examineTimeout)
+	defer cancel()
+	bounds := r.widest(now, system)
+	bounds.Facts = nil
+	examined := false
+	err = definition.Try(func(granted scope.Scope) error {
+		if examined {
+			return nil
+		}
+		examined = true
+		findings, err = examiner.Examine(ctx, granted, bounds)
+		return err
+	})
+	return findings, err
+}
+
+// widest are the bounds of a credential that takes the most room and time that the
+// role allows.
+func (r role) widest(now time.Time, system logical.SystemView) provider.Bounds {
+	bounds := r.bounds(longestAddress)
+	bounds.TTL = r.promised(system)
+	bounds.ExpiresAt = now.Add(max(r.TTL, r.MaxTTL, time.Second)).Truncate(time.Second)
+	return bounds
+}
+
+// checked is what the role grants, if it is sound by itself.
+func (r role) checked(opened openTarget) (scope.Definition, error) {
+	if r.TTL != 0 && r.MaxTTL != 0 && r.TTL > r.MaxTTL {
+		return scope.Definition{}, invalid.Field("ttl", r.TTL.String(), fmt.Sprintf("longer than max_ttl, %s", r.MaxTTL), "shorten ttl or raise max_ttl")
+	}
+	if _, able := opened.provider.(provider.Renewer); r.Renewable && !able {
+		return scope.Definition{}, invalid.Hidden("renewable", "a target of type "+opened.Type+" can't move a credential's end", "leave it out, and let who needs more time read a new credential")
+	}
+	return r.define()
 }
 
 // promised is how long a credential lives that is read as the role says: for its

@@ -67,6 +67,12 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 		return nil, err
 	}
 	ender, err := b.enderOf(ctx, req.Storage, ledger.Grant{ID: data.GrantID, Target: data.Target, System: data.System})
+	if errors.Is(err, sweep.ErrUnreachable) {
+		// One that was given up for lost must not leave a lease that can't be revoked.
+		if lost, found := b.grants.Lost(ctx, req.Storage, data.GrantID); found != nil || lost {
+			return nil, found
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,6 @@ func TestBadInput(t *testing.T) {
 		"config: query in the URL":      {"config/new", with(cloud, fields{"iam_endpoint": "https://127.0.0.1/?token=hunter2"}), []string{"iam_endpoint", "https://host:port"}},
 		"config: list of secret keys":   {"config/new", with(store, fields{"secret_key": []string{"hunter2"}}), []string{"secret_key", "a string", "a list"}},
 		"config: verify perhaps":        {"config/new", with(store, fields{"verify_connection": "perhaps"}), []string{"verify_connection", "perhaps", "true or false"}},
-		"config: force a write":         {"config/new", with(store, fields{"force": true}), []string{"force", "delete"}},
 		"config: no region":             {"config/new", with(cloud, fields{"region": nil}), []string{"region", "eu-west-1"}},
 		"config: odd region":            {"config/new", with(cloud, fields{"region": "x; rm"}), []string{"region", "x; rm", "eu-west-1"}},
 		"config: key without secret":    {"config/new", with(cloud, fields{"secret_key": nil}), []string{"secret_key", "both"}},

@@ -18,6 +18,7 @@ const (
 	byEntity
 	byTarget
 	byBase
+	byInstalled
 	keys
 )
 
@@ -25,7 +26,7 @@ const (
 type entry struct {
 	id                                                    string
 	state, system, action, resource, displayName, because unique.Handle[string]
-	companions, conditions, sourceIP, accessor            unique.Handle[string]
+	companions, conditions, sourceIP, accessor, request   unique.Handle[string]
 	handle                                                packed
 	issuedAt, expiresAt, endedAt                          int64 // ns since 1970; 0: not yet
 
@@ -42,19 +43,21 @@ func newEntry(grant Grant) *entry {
 		id: grant.ID, state: unique.Make(string(grant.State)), because: unique.Make(string(grant.Ending)),
 		system: unique.Make(grant.System), action: unique.Make(grant.Action), resource: unique.Make(grant.Resource),
 		companions: unique.Make(join(grant.Companions)), conditions: unique.Make(grant.Conditions), sourceIP: unique.Make(grant.SourceIP),
-		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), handle: pack(grant.Handle),
+		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), request: unique.Make(joinSome(grant.EndedBy, grant.EndReason)), handle: pack(grant.Handle),
 		issuedAt: nanoseconds(grant.IssuedAt), expiresAt: nanoseconds(grant.ExpiresAt), endedAt: nanoseconds(grant.EndedAt),
 	}
 }
 
 func (e *entry) grant() Grant {
+	request := append(split(e.request.Value()), "", "")
 	return Grant{
 		ID: e.id, State: State(e.state.Value()), Ending: Cause(e.because.Value()),
-		Target: e.key(byTarget), System: e.system.Value(), Base: e.key(byBase), Role: e.key(byRole), Task: e.key(byTask),
+		Target: e.key(byTarget), System: e.system.Value(), Base: e.key(byBase), Installed: e.key(byInstalled), Role: e.key(byRole), Task: e.key(byTask),
 		Action: e.action.Value(), Resource: e.resource.Value(),
 		Companions: split(e.companions.Value()), Conditions: e.conditions.Value(), SourceIP: e.sourceIP.Value(),
 		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Handle: e.handle.unpack(),
 		IssuedAt: moment(e.issuedAt), ExpiresAt: moment(e.expiresAt), EndedAt: moment(e.endedAt),
+		EndedBy: request[0], EndReason: request[1],
 	}
 }
 
@@ -158,6 +161,14 @@ func (p packed) unpack() provider.Handle {
 		handle[name] = values[i]
 	}
 	return handle
+}
+
+// joinSome is empty where all texts are.
+func joinSome(texts ...string) string {
+	if slices.IndexFunc(texts, func(text string) bool { return text != "" }) < 0 {
+		return ""
+	}
+	return join(texts)
 }
 
 // join writes each text behind its length, so that any text can be told apart.

@@ -23,8 +23,8 @@ type Index struct {
 	mu         sync.Mutex
 	byID       map[string]*entry
 	groups     [keys]map[string]*group
-	ending     map[*entry]struct{}
-	unfinished map[string]int // by bucket
+	ending     map[*entry]struct{} // Ending or Dead
+	unfinished map[string]int      // by bucket
 	live       int
 	ends       queue // what has not expired, or is kept for its base
 	overdue    queue // what has, and isn't finished
@@ -127,12 +127,21 @@ func (x *Index) Get(id string) (Grant, bool) {
 
 // Unended returns the grants that are to end and don't yet, because that failed
 // or is under way.
-func (x *Index) Unended() []Grant {
+func (x *Index) Unended() []Grant { return x.inState(Ending) }
+
+// Untidy returns the grants that are dead, and of which something is left at the
+// target.
+func (x *Index) Untidy() []Grant { return x.inState(Dead) }
+
+// inState returns the grants in a state that x.ending is for.
+func (x *Index) inState(state State) []Grant {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	grants := make([]Grant, 0, len(x.ending))
+	var grants []Grant
 	for e := range x.ending {
-		grants = append(grants, e.grant())
+		if State(e.state.Value()) == state {
+			grants = append(grants, e.grant())
+		}
 	}
 	sortByID(grants)
 	return grants
@@ -203,7 +212,7 @@ func kept(grant Grant, now time.Time) bool {
 func (x *Index) insert(grant Grant, now time.Time) *entry {
 	e := newEntry(grant)
 	x.byID[e.id] = e
-	for by, name := range (Query{Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, Target: grant.Target, Base: grant.Base}).values() {
+	for by, name := range (Query{Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, Target: grant.Target, Base: grant.Base, Installed: grant.Installed}).values() {
 		if name == "" {
 			continue
 		}
@@ -217,7 +226,7 @@ func (x *Index) insert(grant Grant, now time.Time) *entry {
 	if !grant.Finished() {
 		x.unfinished[e.id[:bucketDigits]]++
 	}
-	if grant.State == Ending {
+	if grant.State == Ending || grant.State == Dead {
 		x.ending[e] = struct{}{}
 	}
 	if grant.Live(now) {

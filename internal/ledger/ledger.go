@@ -45,12 +45,14 @@ type State string
 const (
 	Pending State = "pending" // recorded, and minted unless something failed
 	Ending  State = "ending"  // is to end, and may still work at the target
+	Dead    State = "dead"    // dead at the target, where something is left to be tidied up
 	Ended   State = "ended"   // dead at the target
 	Failed  State = "failed"  // minting failed and nothing is left at the target
 
 	Active  State = "active"
 	Expired State = "expired"
 	Revoked State = "revoked"
+	Lost    State = "lost" // its target was pointed to another system; it lived until its end for all that is known
 )
 
 // Cause is how a grant ended, or why it is to.
@@ -62,6 +64,8 @@ const (
 	Swept        Cause = "swept"             // outlived its lease, or was left by a crash
 	Orphaned     Cause = "orphaned"          // was found at the target, and not in the ledger
 	Widened      Cause = "ended with others" // the target's limits left no room to spare it
+	Requested    Cause = "ended on request"
+	TargetMoved  Cause = "its target was pointed to another system"
 	MintFailed   Cause = "mint failed"
 	CallerHungUp Cause = "the caller hung up"
 	MintTooLate  Cause = "minting took longer than the credential's life"
@@ -82,8 +86,9 @@ type Grant struct {
 	ID          string          `json:"id"`
 	State       State           `json:"state"`
 	Target      string          `json:"target"`
-	System      string          `json:"system,omitempty"` // a hash that tells which system the target was
-	Base        string          `json:"base,omitempty"`   // see provider.Committed; empty for most
+	System      string          `json:"system,omitempty"`    // a hash that tells which system the target was
+	Base        string          `json:"base,omitempty"`      // see provider.Committed; empty for most
+	Installed   string          `json:"installed,omitempty"` // the Installation that it needs; empty for most
 	Role        string          `json:"role"`
 	Task        string          `json:"task,omitempty"`
 	Action      string          `json:"action"`
@@ -99,17 +104,24 @@ type Grant struct {
 	ExpiresAt   time.Time       `json:"expires_at"` // when the target ends it by itself
 	EndedAt     time.Time       `json:"ended_at,omitzero"`
 	Ending      Cause           `json:"ending,omitempty"`
+	EndedBy     string          `json:"ended_by,omitempty"`   // who requested its end
+	EndReason   string          `json:"end_reason,omitempty"` // and what for
 }
 
 // Finished says whether nothing remains to be done about the grant.
 func (g Grant) Finished() bool { return g.State == Ended || g.State == Failed }
 
 // Live says whether the credential may still work at the target.
-func (g Grant) Live(now time.Time) bool { return !g.Finished() && now.Before(g.ExpiresAt) }
+func (g Grant) Live(now time.Time) bool {
+	return !g.Finished() && g.State != Dead && now.Before(g.ExpiresAt)
+}
 
 // Status is the grant's state for people: one that is pending is active or
 // expired, and one that has ended has expired, or was revoked before.
 func (g Grant) Status(now time.Time) State {
+	if g.State == Dead {
+		g.State = g.Ending.State()
+	}
 	switch {
 	case g.State == Pending && now.Before(g.ExpiresAt):
 		return Active
@@ -117,6 +129,8 @@ func (g Grant) Status(now time.Time) State {
 		return Expired
 	case g.State == Ended && (g.Ending == LeaseExpired || g.Ending == Swept):
 		return Expired
+	case g.State == Ended && g.Ending == TargetMoved:
+		return Lost
 	case g.State == Ended:
 		return Revoked
 	default:
@@ -224,7 +238,7 @@ func Get(ctx context.Context, storage logical.Storage, id string) (Grant, error)
 		return Grant{}, fmt.Errorf("%w: the record of grant %s is of %q", ErrDamaged, id, grant.ID)
 	}
 	switch grant.State {
-	case Pending, Ending, Ended, Failed:
+	case Pending, Ending, Dead, Ended, Failed:
 		return grant, nil
 	default:
 		return Grant{}, fmt.Errorf("%w: grant %s has state %q", ErrDamaged, id, grant.State)

@@ -9,11 +9,11 @@ import (
 
 // Query names grants by what they have in common. An empty field asks nothing.
 type Query struct {
-	Role, Task, EntityID, Target, Base string
+	Role, Task, EntityID, Target, Base, Installed string
 }
 
 func (q Query) values() [keys]string {
-	return [keys]string{byRole: q.Role, byTask: q.Task, byEntity: q.EntityID, byTarget: q.Target, byBase: q.Base}
+	return [keys]string{byRole: q.Role, byTask: q.Task, byEntity: q.EntityID, byTarget: q.Target, byBase: q.Base, byInstalled: q.Installed}
 }
 
 // Counts counts live grants while the index is held for an admission.
@@ -41,6 +41,14 @@ func (x *Index) Live(query Query, now time.Time) []Grant {
 // their latest ends: those that live, and those that are still to be ended.
 func (x *Index) Open(query Query, now time.Time) []Grant {
 	return x.list(query, now, func(e *entry) bool { return !e.finished() })
+}
+
+// Needs says whether a grant that isn't finished needs an installation.
+func (x *Index) Needs(installed string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	group := x.groups[byInstalled][installed]
+	return group != nil && slices.ContainsFunc(group.members, func(e *entry) bool { return !e.finished() })
 }
 
 // OnBase returns the grants that hang on a base, until BaseKept after they

@@ -50,6 +50,9 @@ type EndOrder struct {
 	// Cause is empty for the end of a lease: the clock says whether it was
 	// revoked or has expired. What the ledger knows already counts for more.
 	Cause ledger.Cause
+	// By and Reason say who has requested the end, and what for, where Cause is
+	// ledger.Requested.
+	By, Reason string
 	// Unasked is for an end that Vault has not just asked for. Storage is made
 	// to take a write first: a plugin whose Vault has lost the mount, or is
 	// gone, must not act on a target.
@@ -63,6 +66,9 @@ type EndOrder struct {
 // Where a credential is ended by itself, what kills comes first, then one write
 // to storage; see provider.Committed for the others.
 func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrder) error {
+	if grant, known := m.Index.Get(order.ID); known && grant.State == ledger.Dead && !order.Unasked {
+		return nil // what is left is the sweeper's, and no one else waits for it
+	}
 	return m.act(ctx, order, joins, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
 }
 
@@ -168,6 +174,8 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	switch {
 	case err == nil && grant.State == ledger.Ended && !again:
 		return nil
+	case err == nil && grant.State == ledger.Dead && !again && !order.Unasked:
+		return nil // what is left is the sweeper's
 	case err == nil && grant.Finished():
 		return m.revoke(ctx, order)
 	case err == nil:
@@ -192,25 +200,42 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	}
 
 	grant.Handle, grant.Base = order.Handle, base
-	if grant.State != ledger.Ending {
-		grant.Ending = m.cause(order, grant)
+	if grant.State != ledger.Ending && grant.State != ledger.Dead {
+		m.blame(order, &grant)
 	}
 	if order.Unasked || (base != "" && grant.State != ledger.Ending && grant.Live(m.Now().Add(rounding))) {
-		grant.State = ledger.Ending
+		if grant.State != ledger.Dead {
+			grant.State = ledger.Ending
+		}
 		if err := m.write(ctx, storage, grant); err != nil {
 			return err
 		}
 	}
-	if err := m.revoke(ctx, order); err != nil {
+	left, err := m.kill(ctx, order, grant.State == ledger.Dead)
+	if err != nil {
 		m.remember(storage, grant)
 		return err
 	}
-	grant.State, grant.EndedAt = grant.Ending.State(), m.Now().UTC()
+	if grant.State != ledger.Dead {
+		grant.EndedAt = m.Now().UTC()
+	}
+	grant.State = grant.Ending.State()
+	if left {
+		grant.State = ledger.Dead
+	}
 	if err := m.write(ctx, storage, grant); err != nil {
 		return err
 	}
+	if left && m.Untidy != nil {
+		m.Untidy(storage)
+	}
 	m.Log.Info("grant ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", grant.Ending)
 	return nil
+}
+
+// blame writes down why a grant ends.
+func (m *Manager) blame(order EndOrder, grant *ledger.Grant) {
+	grant.Ending, grant.EndedBy, grant.EndReason = m.cause(order, *grant), order.By, order.Reason
 }
 
 func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
@@ -224,17 +249,61 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 	}
 }
 
+// kill ends a credential. What is dead is tidied up; of others it says whether
+// something is left that has to be.
+func (m *Manager) kill(ctx context.Context, order EndOrder, dead bool) (left bool, err error) {
+	killer, able := order.Provider.(provider.Killer)
+	if !able || dead {
+		return false, m.revoke(ctx, order)
+	}
+	err = m.ending(ctx, order, func(ctx context.Context, handle provider.Handle) error {
+		left, err = killer.Kill(ctx, handle)
+		return err
+	})
+	return left, err
+}
+
 func (m *Manager) revoke(ctx context.Context, order EndOrder) error {
+	return m.ending(ctx, order, order.Provider.Revoke)
+}
+
+// ending has a target end a credential, by one of its provider's ways.
+func (m *Manager) ending(ctx context.Context, order EndOrder, way func(context.Context, provider.Handle) error) error {
 	kind := circuit.Revoke
 	if baseOf(order.Provider, order.Handle) != "" {
 		kind = circuit.Commit
 	}
-	err := m.call(ctx, order.Target, order.Provider, kind, func(ctx context.Context) error { return order.Provider.Revoke(ctx, order.Handle) })
+	err := m.call(ctx, order.Target, order.Provider, kind, func(ctx context.Context) error { return way(ctx, order.Handle) })
 	var unavailable *UnavailableError
 	if err == nil || errors.As(err, &unavailable) { // which means something to Vault as it is
 		return err
 	}
 	return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
+}
+
+// Lose closes the record of a grant that can't be ended any more: its target is
+// another system now.
+func (m *Manager) Lose(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
+	return m.act(ctx, EndOrder{ID: grant.ID, Target: grant.Target}, begins, func(ctx context.Context) error {
+		grant.State, grant.Ending, grant.EndedAt, grant.Base = ledger.Ended, ledger.TargetMoved, m.Now().UTC(), ""
+		if err := m.write(ctx, storage, grant); err != nil {
+			return err
+		}
+		m.Log.Warn("grant lost", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "handle", grant.Handle, "expires_at", grant.ExpiresAt)
+		return nil
+	})
+}
+
+// Lost says whether a grant was closed as lost.
+func (m *Manager) Lost(ctx context.Context, storage logical.Storage, id string) (bool, error) {
+	grant, err := m.find(ctx, storage, id)
+	if errors.Is(err, ledger.ErrNotFound) {
+		grant, err = ledger.Find(ctx, storage, id) // it may be history
+	}
+	if errors.Is(err, ledger.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && grant.Finished() && grant.Ending == ledger.TargetMoved, err
 }
 
 // write puts a grant into storage, and then into the index.
@@ -249,7 +318,7 @@ func (m *Manager) write(ctx context.Context, storage logical.Storage, grant ledg
 // remember writes down that a grant is to end, where ending it has failed, so
 // that it is tried again even if nobody asks.
 func (m *Manager) remember(storage logical.Storage, grant ledger.Grant) {
-	if grant.State == ledger.Ending || m.life.Err() != nil {
+	if grant.State == ledger.Ending || grant.State == ledger.Dead || m.life.Err() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(m.life, rememberTimeout)

@@ -80,29 +80,51 @@ func (m memory) EndEarly(ctx context.Context, base string, early func(provider.H
 	if err := ledger.Prove(ctx, storage); err != nil || early == nil {
 		return err
 	}
+	var spared []ledger.Grant
+	for _, grant := range m.Index.OnBase(base, m.Manager.Now()) {
+		if !grant.Finished() && early(grant.Handle) {
+			spared = append(spared, grant)
+		}
+	}
+	return m.begin(ctx, storage, spared, func(grant *ledger.Grant) {
+		if grant.State != ledger.Ending {
+			grant.Ending = ledger.Widened
+		}
+		m.Log.Warn("a session is ended early: its base role's policies have no room left to spare it",
+			"grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "base", base)
+	})
+}
+
+// BeginEnd writes down that grants which hang on a base are to end, all of them
+// before the first is ended: so that one commit ends them.
+func (m *Manager) BeginEnd(ctx context.Context, storage logical.Storage, grants []ledger.Grant, order EndOrder) error {
+	var based []ledger.Grant
+	for _, grant := range grants {
+		if current, known := m.Index.Get(grant.ID); known && current.Base != "" && current.State == ledger.Pending && current.Live(m.Now().Add(rounding)) {
+			based = append(based, current)
+		}
+	}
+	return m.begin(ctx, storage, based, func(grant *ledger.Grant) { m.blame(order, grant) })
+}
+
+// begin writes down that grants are to end, and why.
+func (m *Manager) begin(ctx context.Context, storage logical.Storage, grants []ledger.Grant, why func(*ledger.Grant)) error {
 	const writers = 32
 	turns := make(chan struct{}, writers)
 	var mu sync.Mutex
 	var failed error
 	var all sync.WaitGroup
-	for _, grant := range m.Index.OnBase(base, m.Manager.Now()) {
-		if grant.Finished() || !early(grant.Handle) {
-			continue
-		}
+	for _, grant := range grants {
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
-			if grant.State != ledger.Ending {
-				grant.State, grant.Ending = ledger.Ending, ledger.Widened
-			}
+			why(&grant)
+			grant.State = ledger.Ending
 			if err := m.write(ctx, storage, grant); err != nil {
 				mu.Lock()
 				failed = errors.Join(failed, err)
 				mu.Unlock()
-				return
 			}
-			m.Log.Warn("a session is ended early: its base role's policies have no room left to spare it",
-				"grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "base", base)
 		})
 	}
 	all.Wait()

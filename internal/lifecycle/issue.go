@@ -117,6 +117,10 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	if err != nil {
 		return Issued{}, err
 	}
+	needed, err := m.need(ctx, storage, order, policy)
+	if err != nil {
+		return Issued{}, err
+	}
 	latest := expiresAt
 	if renewed := now.Add(order.Longest); renewed.After(latest) {
 		latest = renewed
@@ -132,7 +136,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Base: baseOf(order.Provider, handle),
 		Role: order.Role, Task: order.Task, Action: order.Scope.Action(), Resource: order.Scope.Resource(),
 		EntityID: order.EntityID, DisplayName: order.DisplayName, Accessor: order.Accessor,
-		Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
+		Installed: needed.Key, Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
 	}
 	order.describe(&grant)
 	if err := m.record(ctx, storage, grant, order); err != nil {
@@ -144,13 +148,16 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		return Issued{}, ctx.Err()
 	}
 
-	var credential provider.Credential
-	called := false
-	err = m.call(ctx, order.Target, order.Provider, circuit.Mint, func(ctx context.Context) error {
-		called = true
-		credential, err = order.Provider.Mint(ctx, handle, policy, expiresAt)
-		return err
-	})
+	if err := m.install(ctx, storage, needed, false); err != nil {
+		m.withdraw(ctx, storage, order, grant, ledger.MintFailed)
+		return Issued{}, err
+	}
+	credential, called, err := m.mint(ctx, order, grant, policy)
+	if errors.Is(err, provider.ErrNotInstalled) {
+		if err = m.install(ctx, storage, needed, true); err == nil {
+			credential, called, err = m.mint(ctx, order, grant, policy)
+		}
+	}
 	switch {
 	case err != nil && !called:
 		m.withdraw(ctx, storage, order, grant, ledger.MintFailed)
@@ -182,6 +189,16 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	lease := max(remaining.Truncate(time.Second), time.Second)
 	m.Log.Info("grant issued", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt)
 	return Issued{Grant: grant, Policy: policy, Credential: credential, Lease: lease}, nil
+}
+
+// mint has the target make a grant's credential. called says whether it was asked.
+func (m *Manager) mint(ctx context.Context, order Order, grant ledger.Grant, policy provider.Policy) (credential provider.Credential, called bool, err error) {
+	err = m.call(ctx, order.Target, order.Provider, circuit.Mint, func(ctx context.Context) error {
+		called = true
+		credential, err = order.Provider.Mint(ctx, grant.Handle, policy, grant.ExpiresAt)
+		return err
+	})
+	return credential, called, err
 }
 
 // describe writes down what else the order narrows the grant to.

@@ -43,6 +43,9 @@ type Manager struct {
 	Mount   string // the mount's UUID
 	// Rebuilt is called, if set, once the ledger is in memory, and must not block.
 	Rebuilt func(logical.Storage)
+	// Untidy is called, if set, when something of a dead credential is left at its
+	// target, and must not block.
+	Untidy func(logical.Storage)
 
 	life    context.Context // of all that goes on behind requests
 	close   context.CancelFunc
@@ -53,6 +56,8 @@ type Manager struct {
 	mu     sync.Mutex
 	actors map[string]*actor // the ends under way, by grant
 	lanes  map[string]*lane  // by target
+
+	installed installations
 
 	idMu     sync.Mutex
 	ledgerID string
@@ -83,6 +88,7 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 			started := m.Now()
 			if m.Index.Rebuild(m.life, storage, m.Log, m.Now) == nil { // fails when life ends
 				m.Metrics.Rebuilt(m.Now().Sub(started))
+				m.loadInstallations(storage)
 				if m.Rebuilt != nil {
 					m.Rebuilt(storage)
 				}

@@ -19,7 +19,7 @@ type Catalog map[string]Pattern
 func (c Catalog) Check(scope Scope) (ARN, error) {
 	pattern, known := c[scope.action]
 	if !known {
-		return ARN{}, invalid.Field("action", scope.action, "not an action that can be granted on one resource of this target", "name "+invalid.OneOf(c.nearest(scope.action)))
+		return ARN{}, invalid.Field("action", scope.action, "not an action that can be granted on one resource of this target", "name "+invalid.OneOf(Nearest(scope.action, slices.Collect(maps.Keys(c)))))
 	}
 	arn, err := ParseARN(scope.Resource())
 	if err != nil {
@@ -35,10 +35,10 @@ func (c Catalog) Check(scope Scope) (ARN, error) {
 	return arn, InSlots(scope.resource, spans)
 }
 
-// nearest lists up to three actions that the wrong name may have meant.
-func (c Catalog) nearest(action string) []string {
-	names := slices.Sorted(maps.Keys(c))
-	wrong := strings.ToLower(action)
+// Nearest lists up to three of the names that the wrong one may have meant.
+func Nearest(wrong string, names []string) []string {
+	names = slices.Sorted(slices.Values(names))
+	wrong = strings.ToLower(wrong)
 	slices.SortStableFunc(names, func(a, b string) int {
 		return distance(wrong, strings.ToLower(a)) - distance(wrong, strings.ToLower(b))
 	})

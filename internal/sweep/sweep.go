@@ -44,14 +44,18 @@ type Sweeper struct {
 	// Targets lists the targets that are configured.
 	Targets  func(context.Context, logical.Storage) ([]Target, error)
 	Settings func(context.Context, logical.Storage) (Settings, error)
-	Log      hclog.Logger
+	// Needed returns the keys of the installations that roles need.
+	Needed func(context.Context, logical.Storage) (map[string]bool, error)
+	Log    hclog.Logger
 
 	running     atomic.Bool
+	tidying     atomic.Bool
 	asked       atomic.Bool // all steps are to be taken, whenever they were taken last
 	mu          sync.Mutex
 	tries       map[string]try    // by grant, of those that failed
 	away        map[string]error  // by target, of those that did not answer in this sweep
 	unreachable map[string]string // of the grants that failed, the targets that aren't there
+	staying     map[string]bool   // the installations whose removal has failed, which has been said
 	status      Status
 	targets     *opener // of this sweep
 	due         struct{ pack, retire, orphans time.Time }
@@ -77,6 +81,7 @@ type try struct {
 type Result struct {
 	Ended   int // grants
 	Failed  int // grants that are tried again later
+	Removed int // installations that nothing needed any more
 	Packed  int // grants, into the history
 	Retired int // segments of the history, and damaged records
 	Orphans int // objects at targets that were ended
@@ -104,7 +109,7 @@ func (s *Sweeper) begin(storage logical.Storage) bool {
 			took := ended.Sub(started)
 			s.Grants.Metrics.Swept(ended, took, result.Ended, result.Failed, result.Packed, result.Retired)
 			if result != (Result{}) {
-				s.Log.Info("swept", "ended", result.Ended, "failed", result.Failed, "packed", result.Packed, "retired", result.Retired, "orphans", result.Orphans, "took", took)
+				s.Log.Info("swept", "ended", result.Ended, "failed", result.Failed, "removed", result.Removed, "packed", result.Packed, "retired", result.Retired, "orphans", result.Orphans, "took", took)
 			}
 			s.running.Store(false)
 			if ctx.Err() != nil || !s.asked.Load() || !s.Grants.Ready() || !s.running.CompareAndSwap(false, true) {
@@ -138,10 +143,14 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 	defer keeping.Wait()
 	if ctx.Err() == nil {
 		keeping.Go(func() { s.keep(ctx, storage, now) })
+		s.Tidy(storage)
 	}
 	if step("end", new(time.Time), 0) {
 		s.endDue(ctx, storage, now, asked, &result)
 		s.note(func(status *Status) { status.End = EndStep{At: now, Ended: result.Ended, Failed: result.Failed} })
+	}
+	if step("remove", new(time.Time), 0) {
+		result.Removed = s.remove(ctx, storage)
 	}
 	settings, err := s.Settings(ctx, storage)
 	if err != nil {

@@ -20,6 +20,8 @@ type Options struct {
 	NoStore bool              // leave MinIO out
 	Nodes   int               // of Vault, with integrated storage; 0: a single one on files
 	Said    func(what string) // is told of each step; nil for silence
+
+	PostgreSQL bool // start a PostgreSQL server as well
 }
 
 // Lab is a running set of servers.
@@ -30,6 +32,8 @@ type Lab struct {
 	Nodes  []*Vault // of the cluster; Vault is the first
 	Store  *Store   // nil with Options.NoStore
 	Cloud  *Cloud   // nil without Options.Moto
+
+	PostgreSQL *PostgreSQL // nil without Options.PostgreSQL
 
 	processes []*process
 	closers   []func()
@@ -79,6 +83,12 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 			return err
 		}
 	}
+	if options.PostgreSQL {
+		said("starting PostgreSQL")
+		if err := l.startPostgreSQL(ctx); err != nil {
+			return err
+		}
+	}
 	said("starting Vault")
 	if options.Nodes > 0 {
 		return l.startCluster(ctx, options.Nodes)
@@ -111,7 +121,14 @@ func (l *Lab) KillVault() { l.Vault.server.kill() }
 
 // run starts a server that belongs to the lab.
 func (l *Lab) run(name, binary string, environment []string, arguments ...string) (*process, error) {
-	started, err := startProcess(l.Folder, name, binary, environment, arguments...)
+	command := exec.Command(binary, arguments...)
+	command.Env = append(os.Environ(), environment...)
+	return l.launch(name, command)
+}
+
+// launch is run for a command that needs more than an environment.
+func (l *Lab) launch(name string, command *exec.Cmd) (*process, error) {
+	started, err := startProcess(l.Folder, name, command)
 	if err != nil {
 		return nil, err
 	}

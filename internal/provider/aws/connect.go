@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -20,7 +21,8 @@ import (
 // client speaks to one account.
 type client struct {
 	iam, quickIAM *iam.Client
-	sts, quickSTS *sts.Client // the quick ones are for mints
+	limiter       *circuit.Limiter // of these two
+	sts, quickSTS *sts.Client      // the quick ones are for mints
 	// newSTS makes a quick client that signs with other credentials.
 	newSTS      func(awssdk.CredentialsProvider) *sts.Client
 	region      string
@@ -66,13 +68,15 @@ func newClient(settings provider.Settings) (*client, error) {
 	own := known.provide(loaded.Credentials, func(source awssdk.CredentialsProvider) *sts.Client {
 		return stsClient(source, quick(attempts))
 	})
+	limiter := &circuit.Limiter{}
 	iamClient := func(retryer awssdk.Retryer) *iam.Client {
 		return iam.NewFromConfig(loaded, func(o *iam.Options) {
 			o.BaseEndpoint, o.Credentials, o.Retryer = endpoints["iam_endpoint"], own, retryer
+			o.APIOptions = append(o.APIOptions, pace(limiter))
 		})
 	}
 	return &client{
-		iam: iamClient(patient(attempts)), quickIAM: iamClient(quick(attempts)),
+		iam: iamClient(paced(attempts)), quickIAM: iamClient(quick(attempts)), limiter: limiter,
 		sts: stsClient(own, patient(attempts)), quickSTS: stsClient(own, quick(attempts)),
 		newSTS: func(source awssdk.CredentialsProvider) *sts.Client { return stsClient(source, quick(attempts)) },
 		region: region, identity: known, credentials: own,

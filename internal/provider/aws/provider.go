@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/framework"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -253,7 +254,7 @@ func (a *account) Mint(ctx context.Context, handle provider.Handle, policy provi
 	if err != nil {
 		return provider.Credential{}, err
 	}
-	minted, err := kind.mint(ctx, handle, policy, expiresAt)
+	minted, err := kind.mint(circuit.WithUrgency(ctx, circuit.Make), handle, policy, expiresAt)
 	return minted, busy(err)
 }
 
@@ -264,6 +265,18 @@ func (a *account) Revoke(ctx context.Context, handle provider.Handle) error {
 		return fmt.Errorf("aws: a handle of an unknown type: %v", err) // not the caller's mistake
 	}
 	return kind.revoke(ctx, handle)
+}
+
+// Kill implements provider.Killer.
+func (a *account) Kill(ctx context.Context, handle provider.Handle) (left bool, err error) {
+	kind, err := a.credentials(handle[handleType])
+	if err != nil {
+		return false, fmt.Errorf("aws: a handle of an unknown type: %v", err) // not the caller's mistake
+	}
+	if killer, able := kind.(*users); able && a.client.limiter.Pressed() {
+		return true, killer.kill(ctx, handle)
+	}
+	return false, kind.revoke(ctx, handle)
 }
 
 // Identity implements provider.Identified.

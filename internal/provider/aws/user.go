@@ -15,6 +15,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/iampolicy"
@@ -131,9 +132,33 @@ func (u *users) mint(ctx context.Context, handle provider.Handle, policy provide
 	}, nil
 }
 
+// kill ends a user's key, and with a policy that denies everything the sessions that
+// were got with it: two calls, side by side, and both before any other that is
+// not for an end. The user stays, for revoke to delete.
+func (u *users) kill(ctx context.Context, handle provider.Handle) error {
+	name := handle[handleUser]
+	if name == "" {
+		return errors.New("aws: DeleteAccessKey: the handle names no user")
+	}
+	ctx = circuit.WithUrgency(ctx, circuit.Kill)
+	user := awssdk.String(name)
+	var calls errgroup.Group
+	calls.Go(func() error { return u.deleteKeyOf(ctx, user, handle) })
+	calls.Go(func() error { return u.putDenyAll(ctx, u.iam, user) })
+	return calls.Wait()
+}
+
+// deleteKeyOf deletes a user's key. Without the key's id, as after a mint that
+// failed, the keys are looked up first.
+func (u *users) deleteKeyOf(ctx context.Context, user *string, handle provider.Handle) error {
+	if key := handle[handleKey]; key != "" {
+		return u.deleteKey(ctx, user, key)
+	}
+	return u.deleteKeys(ctx, user)
+}
+
 // revoke implements credentialType in as many: it deletes key and policy side by side, and then the user: the key is
-// dead with the first, a session that was got with it with the last. Without the
-// key's id, as after a mint that failed, the keys are looked up first.
+// dead with the first, a session that was got with it with the last.
 //
 // Where a call fails after the policy went, the user is fenced: without a policy
 // nothing would keep a key or a session of it from what a resource's own policy
@@ -144,25 +169,22 @@ func (u *users) revoke(ctx context.Context, handle provider.Handle) error {
 		return errors.New("aws: DeleteUser: the handle names no user")
 	}
 	user := awssdk.String(name)
+	tidy := circuit.WithUrgency(ctx, circuit.Tidy)
 	var keyErr, policyErr error
 	var calls errgroup.Group
 	calls.Go(func() error {
-		_, err := u.iam.DeleteUserPolicy(ctx, &iam.DeleteUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName)})
+		_, err := u.iam.DeleteUserPolicy(tidy, &iam.DeleteUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName)})
 		policyErr = unlessGone("DeleteUserPolicy", err)
 		return nil
 	})
 	calls.Go(func() error {
-		if key := handle[handleKey]; key != "" {
-			keyErr = u.deleteKey(ctx, user, key)
-		} else {
-			keyErr = u.deleteKeys(ctx, user)
-		}
+		keyErr = u.deleteKeyOf(circuit.WithUrgency(ctx, circuit.Kill), user, handle)
 		return nil
 	})
 	_ = calls.Wait() // each error has its own meaning
 	err := errors.Join(keyErr, policyErr)
 	if err == nil {
-		err = u.deleteBareUser(ctx, user)
+		err = u.deleteBareUser(tidy, user)
 	}
 	if err != nil && policyErr == nil {
 		err = errors.Join(err, u.denyAll(ctx, user))
@@ -192,11 +214,15 @@ const fenceTimeout = 5 * time.Second
 func (u *users) denyAll(ctx context.Context, user *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fenceTimeout)
 	defer cancel()
+	return u.putDenyAll(circuit.WithUrgency(ctx, circuit.Kill), u.quickIAM, user)
+}
+
+func (u *users) putDenyAll(ctx context.Context, client *iam.Client, user *string) error {
 	policy, err := iampolicy.Policy(iampolicy.Statement{Effect: "Deny", Action: "*", Resource: "*"})
 	if err != nil {
 		return err
 	}
-	_, err = u.quickIAM.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
+	_, err = client.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
 	return unlessGone("PutUserPolicy", err)
 }
 

@@ -107,6 +107,9 @@ func (r resource) String() string {
 	return text
 }
 
+// relation is the resource without its columns.
+func (r resource) relation() string { return resource{schema: r.schema, name: r.name}.String() }
+
 // literalOnly refuses a resource into which something is filled in for each
 // credential: its holder is made, and what comes with it is looked at, when the role
 // is written.
@@ -214,6 +217,8 @@ func checkName(name string) error {
 		return wrong("a name is empty")
 	case len(name) > maxName:
 		return wrong(fmt.Sprintf("a name is longer than %d bytes", maxName))
+	case strings.Contains(name, "{{"): // see holderName
+		return wrong("a name has {{ in it")
 	case !utf8.ValidString(name) || strings.ContainsFunc(name, func(char rune) bool { return char < ' ' || char == 0x7F }):
 		return wrong("a name has a character that no name should have")
 	}

@@ -5,6 +5,7 @@ package providertest
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"strings"
 	"sync"
@@ -19,7 +20,7 @@ import (
 // Subject is a provider that is to be tested, and its target.
 type Subject struct {
 	Provider provider.Provider // reaches its target through Faults
-	Faults   *Faults
+	Faults   Network
 	Scope    scope.Scope
 	Options  provider.Settings // of the role
 	// Use does what the scope allows, with a credential's fields. It is nil
@@ -30,15 +31,56 @@ type Subject struct {
 	// Left lists what a grant has left at the target. Answers that the provider
 	// never saw are given as well.
 	Left func(ctx context.Context, grantID string, swallowed [][]byte) ([]string, error)
+	// Installed lists what of an installation is at the target; only for a
+	// provider.Installer.
+	Installed func(ctx context.Context, handle provider.Handle) ([]string, error)
 	// KeepsTime says that the target itself ends a credential at its end.
 	KeepsTime bool
 	// Renews says that the credential can be moved to a later end.
 	Renews bool
 }
 
+// Network is what stands between a provider and its target, and can lose calls. A
+// call is what the target executes or doesn't: a request, a message.
+type Network interface {
+	// LoseFrom loses every call from the given one on, counted from 0: after it was
+	// executed, or before it is sent.
+	LoseFrom(call int, executed bool)
+	// Heal ends that, and returns how many calls there have been since.
+	Heal() int
+	// Swallowed are the answers that the provider never saw.
+	Swallowed() [][]byte
+}
+
+// Who the provider mints for.
+const (
+	testMount  = "11111111-2222-3333-4444-555555555555"
+	testLedger = "abcdefghijklmnopqrstuvwx"
+)
+
 // Run tests the subject.
 func Run(t *testing.T, subject Subject) {
-	s := suite{Subject: subject}
+	s := suite{Subject: subject, bounds: provider.Bounds{Options: subject.Options}}
+	if examiner, able := subject.Provider.(provider.Examiner); able {
+		findings, err := examiner.Examine(t.Context(), subject.Scope, s.boundsUntil(time.Now().Add(time.Hour)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.bounds.Facts = findings.Facts
+	}
+	if installer, able := subject.Provider.(provider.Installer); able {
+		s.install(t, installer)
+		t.Run("installed and removed", func(t *testing.T) { s.installs(t, installer) })
+		for _, executed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("an installation fails after each call, executed %t", executed), func(t *testing.T) { s.installFails(t, installer, executed) })
+		}
+		s.install(t, installer)
+		t.Cleanup(func() {
+			if err := installer.Uninstall(context.Background(), s.planned(t, installer)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	t.Run("minted, used, revoked", s.life)
 	t.Run("revoked without ever being minted", s.neverMinted)
 	t.Run("revoked alone", s.alone)
@@ -58,7 +100,28 @@ func Run(t *testing.T, subject Subject) {
 	}
 }
 
-type suite struct{ Subject }
+type suite struct {
+	Subject
+	bounds provider.Bounds // of each grant, but for its end
+}
+
+func (s suite) boundsUntil(expiresAt time.Time) provider.Bounds {
+	bounds := s.bounds
+	bounds.ExpiresAt, bounds.TTL = expiresAt, time.Until(expiresAt)
+	return bounds
+}
+
+func (s suite) compile(t *testing.T, expiresAt time.Time) provider.Policy {
+	t.Helper()
+	policy, err := s.Provider.Compile(s.Scope, s.boundsUntil(expiresAt))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if policy == "" {
+		t.Fatal("the policy is empty")
+	}
+	return policy
+}
 
 // grant is one that is about to be minted.
 type grant struct {
@@ -72,14 +135,9 @@ func (s suite) prepare(t *testing.T, ttl time.Duration) grant {
 	t.Helper()
 	expiresAt := time.Now().Add(ttl).Truncate(time.Second).UTC()
 	prepared := grant{id: ledger.NewID(expiresAt), expiresAt: expiresAt}
+	prepared.policy = s.compile(t, expiresAt)
 	var err error
-	if prepared.policy, err = s.Provider.Compile(s.Scope, provider.Bounds{ExpiresAt: expiresAt, Options: s.Options}); err != nil {
-		t.Fatal(err)
-	}
-	if prepared.policy == "" {
-		t.Fatal("the policy is empty")
-	}
-	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: "11111111-2222-3333-4444-555555555555", Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options}); err != nil {
+	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: testMount, Ledger: testLedger, Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options}); err != nil {
 		t.Fatal(err)
 	}
 	return prepared
@@ -257,7 +315,9 @@ func (s suite) renewed(t *testing.T) {
 	renewer := s.Provider.(provider.Renewer)
 	prepared, minted := s.mint(t, time.Hour)
 	later := prepared.expiresAt.Add(time.Hour)
-	policy, err := s.Provider.Compile(s.Scope, provider.Bounds{ExpiresAt: later, Renewable: true})
+	bounds := s.boundsUntil(later)
+	bounds.Renewable = true
+	policy, err := s.Provider.Compile(s.Scope, bounds)
 	if err != nil {
 		t.Fatal(err)
 	}

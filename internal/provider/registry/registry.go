@@ -5,9 +5,10 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/aws"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/minio"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/postgresql"
 )
 
 // Types lists every kind of target that the engine knows.
 func Types() []provider.Type {
-	return []provider.Type{aws.Type(), minio.Type()}
+	return []provider.Type{aws.Type(), minio.Type(), postgresql.Type()}
 }

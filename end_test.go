@@ -1,0 +1,167 @@
+package precision
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+)
+
+// readAs mints as an entity.
+func (e *engine) readAs(entity, path string) *logical.Response {
+	e.t.Helper()
+	response, err := e.HandleRequest(e.t.Context(), &logical.Request{Operation: logical.ReadOperation, Path: path, Storage: e.storage, EntityID: entity, DisplayName: "name-" + entity})
+	if err != nil || response.IsError() {
+		e.t.Fatalf("%v %v", response, err)
+	}
+	return response
+}
+
+func (e *engine) stateOf(minted *logical.Response) ledger.State {
+	e.t.Helper()
+	return e.do(logical.ReadOperation, "grants/"+minted.Data["grant_id"].(string), nil).Data["state"].(ledger.State)
+}
+
+// An end ends exactly what its filter names, and the ledger says who asked and why.
+func TestEndEndsWhatItsFilterNames(t *testing.T) {
+	for name, filter := range map[string]func(minted []*logical.Response) map[string]any{
+		"entity": func([]*logical.Response) map[string]any { return map[string]any{"entity_id": "a"} },
+		"task":   func([]*logical.Response) map[string]any { return map[string]any{"task": "T-0"} },
+		"grant": func(minted []*logical.Response) map[string]any {
+			return map[string]any{"grant_id": minted[0].Data["grant_id"]}
+		},
+		"entity and task": func([]*logical.Response) map[string]any { return map[string]any{"entity_id": "a", "task": "T-0"} },
+		"role":            func([]*logical.Response) map[string]any { return map[string]any{"role": "reset"} },
+		"target":          func([]*logical.Response) map[string]any { return map[string]any{"target": "db"} },
+		"all":             func([]*logical.Response) map[string]any { return map[string]any{"all": true} },
+		"since":           func([]*logical.Response) map[string]any { return map[string]any{"since": "1h"} },
+		"until":           func([]*logical.Response) map[string]any { return map[string]any{"until": "1h"} },
+		"another entity":  func([]*logical.Response) map[string]any { return map[string]any{"entity_id": "c"} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			e := newEngine(t)
+			e.initialize()
+			e.do(logical.CreateOperation, "roles/other", map[string]any{"target": "db", "action": "reset", "resource": "two"})
+			var minted []*logical.Response
+			var ends []bool
+			for i, entity := range []string{"a", "b", "a"} {
+				for j, role := range []string{"reset", "other"} {
+					task := fmt.Sprintf("T-%d", i/2*2)
+					minted = append(minted, e.readAs(entity, "creds/"+role+"/"+task))
+					ends = append(ends, map[string]bool{
+						"entity": entity == "a", "task": task == "T-0", "grant": i+j == 0, "entity and task": entity == "a" && task == "T-0",
+						"role": role == "reset", "target": true, "all": true, "since": true, "until": false, "another entity": false,
+					}[name])
+				}
+			}
+			asked := filter(minted)
+			asked["reason"] = "a drill"
+			asked["dry_run"] = true
+			matched := e.do(logical.UpdateOperation, "end", asked).Data["matched"].(int)
+			if live := e.target.Live(); live != len(minted) {
+				t.Fatalf("a dry run ended something: %d live", live)
+			}
+			delete(asked, "dry_run")
+			answer := e.do(logical.UpdateOperation, "end", asked).Data
+			want := 0
+			for i, end := range ends {
+				state, dead := e.stateOf(minted[i]), e.target.End(minted[i].Data["grant_id"].(string)).IsZero()
+				if end {
+					want++
+				}
+				if dead != end || (state == ledger.Revoked) != end {
+					t.Errorf("grant %d: dead %t and %s, want ended %t", i, dead, state, end)
+				}
+				if record := e.do(logical.ReadOperation, "grants/"+minted[i].Data["grant_id"].(string), nil).Data; end && (record["end_reason"] != "a drill" || record["ending"] != ledger.Requested) {
+					t.Errorf("the ledger does not say why: %v", record)
+				}
+			}
+			if matched != want || answer["matched"] != want || answer["ended"] != want || answer["failed"] != 0 || answer["running"] != false {
+				t.Errorf("a dry run named %d, the answer is %v; want %d", matched, answer, want)
+			}
+		})
+	}
+}
+
+// What names no grants, or says no reason, ends nothing.
+func TestEndRefuses(t *testing.T) {
+	e := newEngine(t)
+	e.initialize()
+	e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	for name, data := range map[string]map[string]any{
+		"filter":          {"reason": "x"},
+		"reason":          {"all": true},
+		"reason ":         {"all": true, "reason": " "},
+		"reason: ":        {"all": true, "reason": "a\nb"},
+		"reason is":       {"all": true, "reason": strings.Repeat("x", 600)},
+		"all":             {"all": true, "role": "reset", "reason": "x"},
+		"role":            {"role": "", "reason": "x"},
+		"task":            {"task": "../x", "reason": "x"},
+		"grant_id":        {"grant_id": "nope", "reason": "x"},
+		"since":           {"since": "", "reason": "x"},
+		"since ":          {"since": "yesterday", "reason": "x"},
+		"until":           {"since": "1h", "until": "2h", "reason": "x"},
+		"all=false named": {"all": false, "reason": "x"},
+	} {
+		response, err := e.try(logical.UpdateOperation, "end", data)
+		if err != nil || !response.IsError() {
+			t.Errorf("%s: %v was not refused: %v %v", name, data, response, err)
+		}
+	}
+	if e.target.Live() != 1 {
+		t.Error("a refused end ended something")
+	}
+}
+
+// An end that a crash interrupts goes on, and ends what was issued before it only.
+func TestAnInterruptedEndGoesOn(t *testing.T) {
+	e := newEngine(t)
+	e.initialize()
+	for range 20 {
+		e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	}
+	var broken atomic.Bool
+	broken.Store(true)
+	reached := make(chan struct{}, 100)
+	e.target.OnRevoke = func() error {
+		if broken.Load() {
+			reached <- struct{}{}
+			return errors.New("the target broke")
+		}
+		return nil
+	}
+	go func() { // its caller is cut off, too
+		_, _ = e.try(logical.UpdateOperation, "end", map[string]any{"task": "T-1", "reason": "a drill"})
+	}()
+	<-reached
+	before := e.backend
+	before.Cleanup(t.Context())
+	broken.Store(false)
+	time.Sleep(10 * time.Millisecond) // issued after the end, on any clock
+	e.backend = e.open(e.System())
+	later := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	e.initialize()
+	for range 500 {
+		if e.target.Live() == 1 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if e.stateOf(later) != ledger.Active || e.target.Live() != 1 {
+		t.Errorf("%d live, want the one that was issued later; it is %s", e.target.Live(), e.stateOf(later))
+	}
+	for range 100 {
+		ends := e.do(logical.ReadOperation, "end-status", nil).Data["ends"].([]map[string]any)
+		if len(ends) == 1 && ends[0]["running"] == false && ends[0]["matched"] == 20 {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Errorf("the end is not said to be done: %v", e.do(logical.ReadOperation, "end-status", nil).Data)
+}

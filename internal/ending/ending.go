@@ -1,0 +1,407 @@
+// Package ending ends grants that people name by what a lease prefix can't: by
+// entity, by target, by the time that they were issued. A large end goes on behind
+// the request, and after a crash.
+package ending
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base32"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+)
+
+// Prefix is where the ends are in storage, local to a cluster as the grants are.
+const Prefix = "e/"
+
+const (
+	// atOnce is how many grants of an end are being ended at once. One commit ends
+	// all sessions on a base that ask for it meanwhile.
+	atOnce = 256
+	// rounds is how often what fails is tried before it is left to the sweeper, and
+	// pause how long it waits in between.
+	rounds = 3
+	pause  = 2 * time.Second
+	// maxRunning is how many ends are under way at once, and maxKept how many that
+	// are done are remembered.
+	maxRunning = 16
+	maxKept    = 100
+	// maxProblems is how many of the grants that could not be ended are named.
+	maxProblems = 10
+)
+
+// Filter names the grants that are to end. An empty field asks nothing, but a
+// filter that asks nothing at all names no grant, unless All says so.
+type Filter struct {
+	ledger.Query
+	GrantID      string
+	Since, Until time.Time // when the grants were issued, both included
+	All          bool
+}
+
+// End is one end of many grants, and how far it is.
+type End struct {
+	ID     string    `json:"id"`
+	Filter Filter    `json:"filter"`
+	By     string    `json:"by"` // who requested it
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`            // grants that were issued later are not meant
+	DoneAt time.Time `json:"done,omitzero"` // zero while it is under way
+	Counts
+}
+
+// Counts say how far an end is.
+type Counts struct {
+	Matched  int            `json:"matched"`
+	Ended    int            `json:"ended"`
+	Failed   int            `json:"failed"` // so far; the sweeper goes on with these
+	Targets  map[string]int `json:"targets,omitempty"`
+	Problems []string       `json:"problems,omitempty"` // the first few of Failed
+}
+
+func (c Counts) clone() Counts {
+	targets := map[string]int{}
+	for name, count := range c.Targets {
+		targets[name] = count
+	}
+	c.Targets, c.Problems = targets, slices.Clone(c.Problems)
+	return c
+}
+
+// Runner runs the ends of one mount. Its fields are set before it is used.
+type Runner struct {
+	Grants *lifecycle.Manager
+	// Open returns the provider that can end a grant.
+	Open func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error)
+	Log  hclog.Logger
+
+	mu      sync.Mutex
+	running map[string]*run
+}
+
+type run struct {
+	End
+	done chan struct{}
+}
+
+// Matching are the live grants that a filter names. The ledger has to be in memory.
+func (r *Runner) Matching(filter Filter, at time.Time) []ledger.Grant {
+	if filter.GrantID != "" {
+		grant, known := r.Grants.Index.Get(filter.GrantID)
+		if !known || !grant.Live(r.Grants.Now()) || !filter.names(grant, at) {
+			return nil
+		}
+		return []ledger.Grant{grant}
+	}
+	return slices.DeleteFunc(r.Grants.Index.Live(filter.Query, r.Grants.Now()), func(grant ledger.Grant) bool { return !filter.names(grant, at) })
+}
+
+// names says whether the filter names a grant that was issued by then.
+func (f Filter) names(grant ledger.Grant, at time.Time) bool {
+	switch {
+	case f == (Filter{}), grant.IssuedAt.After(at):
+		return false
+	case f.Role != "" && grant.Role != f.Role, f.Task != "" && grant.Task != f.Task,
+		f.EntityID != "" && grant.EntityID != f.EntityID, f.Target != "" && grant.Target != f.Target,
+		f.GrantID != "" && grant.ID != f.GrantID:
+		return false
+	case !f.Since.IsZero() && grant.IssuedAt.Before(f.Since), !f.Until.IsZero() && grant.IssuedAt.After(f.Until):
+		return false
+	default:
+		return true
+	}
+}
+
+// Count counts grants by target.
+func Count(grants []ledger.Grant) Counts {
+	counts := Counts{Matched: len(grants), Targets: map[string]int{}}
+	for _, grant := range grants {
+		counts.Targets[grant.Target]++
+	}
+	return counts
+}
+
+// Begin writes an end down and begins it. done is closed when it is done, by
+// which time each grant has been ended, or is left to the sweeper. What the caller
+// can mend is an *invalid.Error.
+func (r *Runner) Begin(ctx context.Context, storage logical.Storage, filter Filter, by, reason string) (id string, done <-chan struct{}, err error) {
+	begun := &run{done: make(chan struct{}), End: End{
+		ID: newID(), Filter: filter, By: by, Reason: reason, At: r.Grants.Now().UTC(), Counts: Counts{Targets: map[string]int{}},
+	}}
+	r.mu.Lock()
+	if len(r.running) >= maxRunning {
+		r.mu.Unlock()
+		return "", nil, invalid.Hidden("end", fmt.Sprintf("%d are under way already", maxRunning), "wait for one of them, see end-status, or revoke by lease prefix")
+	}
+	r.add(begun)
+	r.mu.Unlock()
+	if err := r.write(ctx, storage, begun.End); err != nil {
+		r.remove(begun)
+		return "", nil, err
+	}
+	r.Log.Warn("grants are ended on request", "end_id", begun.ID, "by", by, "reason", reason)
+	r.Grants.Behind(func(ctx context.Context) { r.run(ctx, storage, begun) })
+	return begun.ID, begun.done, nil
+}
+
+// add is called with mu held.
+func (r *Runner) add(begun *run) {
+	if r.running == nil {
+		r.running = map[string]*run{}
+	}
+	r.running[begun.ID] = begun
+}
+
+func (r *Runner) remove(begun *run) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.running, begun.ID)
+}
+
+// Resume goes on with what a crash has interrupted. It is called when the ledger
+// is in memory, and must not block.
+func (r *Runner) Resume(storage logical.Storage) {
+	r.Grants.Behind(func(ctx context.Context) {
+		all, err := r.stored(ctx, storage)
+		if err != nil {
+			r.Log.Error("ends that were requested can't be read: what a restart has interrupted does not go on", "error", err)
+			return
+		}
+		for _, end := range all {
+			if !end.DoneAt.IsZero() {
+				continue
+			}
+			begun := &run{End: end, done: make(chan struct{})}
+			r.mu.Lock()
+			_, known := r.running[end.ID]
+			if !known {
+				r.add(begun)
+			}
+			r.mu.Unlock()
+			if !known {
+				r.Log.Warn("an end that was interrupted goes on", "end_id", end.ID)
+				r.Grants.Behind(func(ctx context.Context) { r.run(ctx, storage, begun) })
+			}
+		}
+	})
+}
+
+// run ends what matches. After a restart, what was ended before does not match any
+// more, and stays counted.
+func (r *Runner) run(ctx context.Context, storage logical.Storage, begun *run) {
+	defer close(begun.done)
+	defer r.remove(begun)
+	left := r.Matching(begun.Filter, begun.At)
+	found := Count(left)
+	r.update(begun, func(counts *Counts) {
+		found.Matched = max(counts.Matched, found.Matched)
+		found.Ended = found.Matched - len(left)
+		if len(counts.Targets) > 0 {
+			found.Targets = counts.Targets
+		}
+		*counts = found
+	})
+	// What is counted outlives a crash, too.
+	if err := r.write(ctx, storage, r.snapshot(begun)); err != nil {
+		r.Log.Warn("how far an end is could not be written down", "end_id", begun.ID, "error", err)
+	}
+	for round := range rounds {
+		if round > 0 {
+			select {
+			case <-ctx.Done():
+				return // it goes on after a restart
+			case <-time.After(pause):
+			}
+		}
+		if left = r.endAll(ctx, storage, begun, left); len(left) == 0 {
+			break
+		}
+	}
+	if ctx.Err() != nil {
+		return
+	}
+	r.update(begun, func(*Counts) { begun.DoneAt = r.Grants.Now().UTC() })
+	end := r.snapshot(begun)
+	if err := r.write(ctx, storage, end); err != nil {
+		r.Log.Warn("that an end is done could not be written down", "end_id", begun.ID, "error", err)
+	}
+	r.Log.Warn("grants were ended on request", "end_id", end.ID, "by", end.By, "matched", end.Matched, "ended", end.Ended, "failed", end.Failed)
+	r.prune(ctx, storage)
+}
+
+func (r *Runner) update(begun *run, change func(*Counts)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(&begun.Counts)
+}
+
+func (r *Runner) snapshot(begun *run) End {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	end := begun.End
+	end.Counts = end.clone()
+	return end
+}
+
+// endAll tries to end grants, and returns those that it could not.
+func (r *Runner) endAll(ctx context.Context, storage logical.Storage, begun *run, grants []ledger.Grant) []ledger.Grant {
+	order := lifecycle.EndOrder{Cause: ledger.Requested, By: begun.By, Reason: begun.Reason}
+	if err := r.Grants.BeginEnd(ctx, storage, grants, order); err != nil {
+		r.Log.Warn("that grants are to end could not be written down for all", "end_id", begun.ID, "error", err)
+	}
+	r.update(begun, func(counts *Counts) { counts.Failed, counts.Problems = 0, nil })
+	var left []ledger.Grant
+	var mu sync.Mutex
+	turns := make(chan struct{}, atOnce)
+	var all sync.WaitGroup
+	for _, grant := range grants {
+		turns <- struct{}{}
+		all.Go(func() {
+			defer func() { <-turns }()
+			err := r.end(ctx, storage, grant, order)
+			r.update(begun, func(counts *Counts) {
+				if err == nil {
+					counts.Ended++
+					return
+				}
+				counts.Failed++
+				if len(counts.Problems) < maxProblems {
+					counts.Problems = append(counts.Problems, grant.ID+": "+invalid.Clip(err.Error()))
+				}
+			})
+			if err != nil {
+				mu.Lock()
+				left = append(left, grant)
+				mu.Unlock()
+			}
+		})
+	}
+	all.Wait()
+	return left
+}
+
+func (r *Runner) end(ctx context.Context, storage logical.Storage, grant ledger.Grant, order lifecycle.EndOrder) error {
+	if current, known := r.Grants.Index.Get(grant.ID); known {
+		grant = current // with the handle that its mint has completed meanwhile
+	}
+	target, err := r.Open(ctx, storage, grant)
+	if err != nil {
+		return err
+	}
+	order.Provider, order.ID, order.Target, order.System, order.Handle = target, grant.ID, grant.Target, grant.System, grant.Handle
+	return r.Grants.End(ctx, storage, order)
+}
+
+// Ends returns the ends that are under way and the latest that are done, the
+// latest first.
+func (r *Runner) Ends(ctx context.Context, storage logical.Storage) ([]End, error) {
+	all, err := r.stored(ctx, storage)
+	if err != nil {
+		return nil, err
+	}
+	for i, end := range all {
+		r.mu.Lock()
+		begun := r.running[end.ID]
+		r.mu.Unlock()
+		if begun != nil {
+			all[i] = r.snapshot(begun)
+		}
+	}
+	slices.SortFunc(all, func(a, b End) int { return strings.Compare(b.ID, a.ID) })
+	return all, nil
+}
+
+// ErrNoEnd is returned for an end that is not, or no longer, written down.
+var ErrNoEnd = errors.New("there is no such end")
+
+// Find returns one end. The error is ErrNoEnd where there is none.
+func (r *Runner) Find(ctx context.Context, storage logical.Storage, id string) (End, error) {
+	r.mu.Lock()
+	begun := r.running[id]
+	r.mu.Unlock()
+	if begun != nil {
+		return r.snapshot(begun), nil
+	}
+	return read(ctx, storage, id)
+}
+
+func (r *Runner) stored(ctx context.Context, storage logical.Storage) ([]End, error) {
+	ids, err := storage.List(ctx, Prefix)
+	if err != nil {
+		return nil, fmt.Errorf("listing the ends: %w", err)
+	}
+	var all []End
+	for _, id := range ids {
+		end, err := read(ctx, storage, id)
+		if errors.Is(err, ErrNoEnd) {
+			continue // pruned since it was listed
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, end)
+	}
+	return all, nil
+}
+
+func read(ctx context.Context, storage logical.Storage, id string) (End, error) {
+	entry, err := storage.Get(ctx, Prefix+id)
+	if err != nil {
+		return End{}, fmt.Errorf("reading end %s: %w", id, err)
+	}
+	if entry == nil {
+		return End{}, ErrNoEnd
+	}
+	var end End
+	if err := entry.DecodeJSON(&end); err != nil {
+		return End{}, fmt.Errorf("decoding end %s: %w", id, err)
+	}
+	return end, nil
+}
+
+func (r *Runner) write(ctx context.Context, storage logical.Storage, end End) error {
+	entry, err := logical.StorageEntryJSON(Prefix+end.ID, end)
+	if err != nil {
+		return fmt.Errorf("encoding end %s: %w", end.ID, err)
+	}
+	if err := storage.Put(ctx, entry); err != nil {
+		return fmt.Errorf("writing end %s: %w", end.ID, err)
+	}
+	return nil
+}
+
+// prune forgets the oldest ends that are done. The grants say by whom and why they
+// were ended as long as the ledger keeps them.
+func (r *Runner) prune(ctx context.Context, storage logical.Storage) {
+	all, err := r.Ends(ctx, storage)
+	if err != nil || len(all) <= maxKept {
+		return
+	}
+	for _, end := range all[maxKept:] {
+		if end.DoneAt.IsZero() {
+			continue
+		}
+		if err := storage.Delete(ctx, Prefix+end.ID); err != nil {
+			r.Log.Warn("an old end could not be forgotten", "end_id", end.ID, "error", err)
+		}
+	}
+}
+
+// newID starts with the time, so that ends are listed in their order.
+func newID() string {
+	random := make([]byte, 5)
+	_, _ = rand.Read(random) // never fails
+	return fmt.Sprintf("%012x", time.Now().UnixMilli()) + strings.ToLower(base32.StdEncoding.EncodeToString(random))
+}

@@ -1,0 +1,236 @@
+package precision
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ending"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+)
+
+// endAnswer is how long the answer waits for an end: a small one is done by then.
+const endAnswer = 10 * time.Second
+
+// maxReason is how long a reason may be, in bytes.
+const maxReason = 512
+
+func (b *backend) pathEnd() []*framework.Path {
+	fields := map[string]*framework.FieldSchema{
+		"grant_id": {Type: framework.TypeString, Description: "Id of one grant.", DisplayAttrs: &framework.DisplayAttributes{Name: "Grant ID"}},
+		"since":    {Type: framework.TypeString, Description: "Grants that were issued at this time or later: 2026-11-24T12:30:00Z, or a duration back from now, such as 2h.", DisplayAttrs: &framework.DisplayAttributes{Name: "Since"}},
+		"until":    {Type: framework.TypeString, Description: "Grants that were issued at this time or before: 2026-11-24T12:30:00Z, or a duration back from now, such as 2h.", DisplayAttrs: &framework.DisplayAttributes{Name: "Until"}},
+		"all":      {Type: framework.TypeBool, Description: "End all grants of the mount. Only without any other filter.", DisplayAttrs: &framework.DisplayAttributes{Name: "All"}},
+		"reason":   {Type: framework.TypeString, Required: true, Description: "Why they end. It stays in the ledger with each of them.", DisplayAttrs: &framework.DisplayAttributes{Name: "Reason"}},
+		"dry_run":  {Type: framework.TypeBool, Description: "Only count what would end.", DisplayAttrs: &framework.DisplayAttributes{Name: "Dry run"}},
+	}
+	for _, key := range grantKeys {
+		fields[key.field] = &framework.FieldSchema{Type: framework.TypeString, Description: key.what + ".", DisplayAttrs: &framework.DisplayAttributes{Name: key.name}}
+	}
+	return []*framework.Path{
+		{
+			Pattern:      "end",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "end", OperationSuffix: "grants"},
+			Fields:       fields,
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.UpdateOperation: &framework.PathOperation{Callback: b.end, Summary: "End the grants that a filter names, at their targets, now.", ForwardPerformanceStandby: true},
+			},
+			HelpSynopsis:    "End grants by entity, target, role, task, or when they were issued.",
+			HelpDescription: strings.TrimSpace(endHelp),
+		},
+		{
+			Pattern:      "end-status",
+			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationSuffix: "end-status"},
+			Fields: map[string]*framework.FieldSchema{
+				"end_id": {Type: framework.TypeString, Query: true, Description: "Id of an end, as end answered it. Default: all that are remembered.", DisplayAttrs: &framework.DisplayAttributes{Name: "End ID"}},
+			},
+			Operations: map[logical.Operation]framework.OperationHandler{
+				logical.ReadOperation: &framework.PathOperation{Callback: b.endStatus, Summary: "Say how far the ends are that were requested.", ForwardPerformanceStandby: true},
+			},
+			HelpSynopsis:    "How far the ends are that were requested.",
+			HelpDescription: strings.TrimSpace(endHelp),
+		},
+	}
+}
+
+func (b *backend) end(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	filter, err := b.endFilter(data)
+	if err != nil {
+		return refuse(err)
+	}
+	reason, err := reasonIn(data)
+	if err != nil {
+		return refuse(err)
+	}
+	if err := b.awaitLedger(ctx, req.Storage); err != nil {
+		return refuse(err)
+	}
+	if data.Get("dry_run").(bool) {
+		counts := ending.Count(b.ends.Matching(filter, b.grants.Now()))
+		return &logical.Response{Data: map[string]any{"matched": counts.Matched, "targets": counts.Targets, "dry_run": true}}, nil
+	}
+	id, done, err := b.ends.Begin(ctx, req.Storage, filter, requester(req), reason)
+	if err != nil {
+		return refuse(err)
+	}
+	timer := time.NewTimer(endAnswer)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+	case <-ctx.Done(): // it goes on
+	}
+	end, err := b.ends.Find(ctx, req.Storage, id)
+	if err != nil {
+		return nil, err
+	}
+	response := &logical.Response{Data: describeEnd(end)}
+	switch {
+	case end.DoneAt.IsZero():
+		response.AddWarning("it goes on: read end-status end_id=" + id)
+	case end.Failed > 0:
+		response.AddWarning(fmt.Sprintf("%d grants could not be ended yet; the sweeper goes on with them, see tidy-status", end.Failed))
+	}
+	return response, nil
+}
+
+// endFilter reads which grants are to end. One that names nothing is refused.
+func (b *backend) endFilter(data *framework.FieldData) (ending.Filter, error) {
+	var filter ending.Filter
+	for name, value := range map[string]*string{"role": &filter.Role, "task": &filter.Task, "entity_id": &filter.EntityID, "target": &filter.Target} {
+		text, given := data.GetOk(name)
+		if !given {
+			continue
+		}
+		// An empty one would mean any.
+		if err := checkName(name, text.(string), maxTask); err != nil {
+			return filter, err
+		}
+		*value = text.(string)
+	}
+	if id, given := data.GetOk("grant_id"); given {
+		if !ledger.IsID(id.(string)) {
+			return filter, invalid.Field("grant_id", id.(string), "not the id of a grant", "give the grant_id that creds/ answered, or list grants/")
+		}
+		filter.GrantID = id.(string)
+	}
+	for name, at := range map[string]*time.Time{"since": &filter.Since, "until": &filter.Until} {
+		if text, given := data.GetOk(name); given && text.(string) == "" {
+			return filter, invalid.Field(name, "", "empty", "leave it out, or give a time")
+		}
+		var err error
+		if *at, err = b.momentIn(data, name); err != nil {
+			return filter, err
+		}
+	}
+	if !filter.Since.IsZero() && !filter.Until.IsZero() && filter.Until.Before(filter.Since) {
+		return filter, invalid.Field("until", data.Get("until").(string), "before since", "give a later time")
+	}
+	all := data.Get("all").(bool)
+	switch {
+	case filter == (ending.Filter{}) && !all:
+		return filter, invalid.Hidden("filter", "no grants are named", "give entity_id, target, role, task, grant_id, since or until, or all=true for every grant of the mount")
+	case filter != (ending.Filter{}) && all:
+		return filter, invalid.Field("all", "true", "another filter is given as well, which would narrow it", "leave one of them out")
+	}
+	filter.All = all
+	return filter, nil
+}
+
+// reasonIn reads why something is done.
+func reasonIn(data *framework.FieldData) (string, error) {
+	reason := strings.TrimSpace(data.Get("reason").(string))
+	const remedy = "say why in a sentence, such as reason=\"INC-7: key leaked\""
+	switch {
+	case reason == "":
+		return "", invalid.Hidden("reason", "missing", remedy)
+	case len(reason) > maxReason:
+		return "", invalid.Field("reason", reason, fmt.Sprintf("longer than %d bytes", maxReason), remedy)
+	case !utf8.ValidString(reason) || strings.ContainsFunc(reason, unicode.IsControl):
+		return "", invalid.Field("reason", reason, "holds a control character", remedy)
+	}
+	return reason, nil
+}
+
+// requester is who makes a request, for the record: what Vault calls him, and the id
+// that stays his.
+func requester(req *logical.Request) string {
+	switch {
+	case req.EntityID == "":
+		return req.DisplayName
+	case req.DisplayName == "":
+		return req.EntityID
+	default:
+		return req.DisplayName + " (" + req.EntityID + ")"
+	}
+}
+
+func (b *backend) endStatus(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+	if err := b.awaitLedger(ctx, req.Storage); err != nil {
+		return refuse(err)
+	}
+	if id := data.Get("end_id").(string); id != "" {
+		if err := checkName("end_id", id, maxTask); err != nil {
+			return refuse(err)
+		}
+		end, err := b.ends.Find(ctx, req.Storage, id)
+		if errors.Is(err, ending.ErrNoEnd) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &logical.Response{Data: describeEnd(end)}, nil
+	}
+	all, err := b.ends.Ends(ctx, req.Storage)
+	if err != nil {
+		return nil, err
+	}
+	described := make([]map[string]any, 0, len(all))
+	for _, end := range all {
+		described = append(described, describeEnd(end))
+	}
+	return &logical.Response{Data: map[string]any{"ends": described}}, nil
+}
+
+func describeEnd(end ending.End) map[string]any {
+	filter := map[string]any{}
+	for name, value := range map[string]string{
+		"role": end.Filter.Role, "task": end.Filter.Task, "entity_id": end.Filter.EntityID, "target": end.Filter.Target, "grant_id": end.Filter.GrantID,
+		"since": stamp(end.Filter.Since), "until": stamp(end.Filter.Until),
+	} {
+		if value != "" {
+			filter[name] = value
+		}
+	}
+	if end.Filter.All {
+		filter["all"] = true
+	}
+	return map[string]any{
+		"end_id": end.ID, "filter": filter, "requested_by": end.By, "reason": end.Reason, "requested_at": stamp(end.At),
+		"running": end.DoneAt.IsZero(), "done_at": stamp(end.DoneAt),
+		"matched": end.Matched, "ended": end.Ended, "failed": end.Failed, "targets": end.Targets, "problems": append([]string{}, end.Problems...),
+	}
+}
+
+const endHelp = `
+Ends every live grant that all given filters name, at its target, at once:
+"vault write <mount>/end entity_id=… reason=…". The sessions that hang on one base
+role end with one commit. "since" and "until" are about when a grant was issued;
+grants that are issued after the request are not meant: freeze first. "all=true"
+ends all grants of the mount, and is the fast way to take it down.
+
+The answer says how many grants were named, ended and failed. A large end goes on
+behind the request, and after a restart; "end-status" follows it. What could not be
+ended in several tries is left to the sweeper, which does not give up. The leases
+lapse later, and find everything gone. The ledger says of each grant who ended it
+and why.
+`
