@@ -209,7 +209,7 @@ func routineEffects(ctx context.Context, q querier, signature string, escalates 
 	case superuser:
 		found = append(found, effect{Says: fmt.Sprintf("%s runs as %s, a superuser", signature, plain(owner))})
 	default:
-		found = append(found, effect{Says: fmt.Sprintf("%s runs as %s", signature, plain(owner))})
+		found = append(found, effect{Says: fmt.Sprintf("%s runs as %s: the credential can do through it whatever it does for its arguments", signature, plain(owner))})
 	}
 	switch {
 	case !definer || bound:
