@@ -52,7 +52,8 @@ func (d document) expected(holder string, bears mark) ([]string, error) {
 	}
 	if d.Run != nil {
 		for _, made := range d.Run.procedures(d.place(holder)) { // the server quotes what it has to
-			list = append(list, string(executes)+" ON ROUTINE "+ownProcedures+"."+plain(made.name)+"()")
+			// The schema's name is a keyword, which the server quotes.
+			list = append(list, string(executes)+" ON ROUTINE "+ident(ownProcedures)+"."+plain(made.name)+"()")
 		}
 	}
 	slices.Sort(list)
