@@ -25,7 +25,7 @@ func (p *postgres) Examine(ctx context.Context, granted scope.Scope, bounds prov
 		return provider.Findings{}, p.explain(err)
 	}
 	defer conn.Release()
-	e := examination{conn: conn.Conn(), asked: asked, facts: provider.Facts{}}
+	e := examination{server: p.server, conn: conn.Conn(), asked: asked, facts: provider.Facts{}}
 	switch works[asked.action] {
 	case relation:
 		err = e.relation(ctx)
@@ -63,6 +63,7 @@ func (p *postgres) Examine(ctx context.Context, granted scope.Scope, bounds prov
 
 // examination looks at what a role is about.
 type examination struct {
+	server   *server
 	conn     *pgx.Conn
 	asked    wanted
 	facts    provider.Facts
@@ -202,7 +203,12 @@ func (e *examination) routine(ctx context.Context) error {
 }
 
 func (e *examination) command(ctx context.Context) error {
-	settings, err := runSettings(ctx, e.conn)
+	plain, err := e.server.unpinned(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(plain)
+	settings, err := runSettings(ctx, plain)
 	if err != nil {
 		return err
 	}
