@@ -3,9 +3,9 @@ package postgresql
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 )
@@ -42,26 +42,81 @@ func (s *server) disown(ctx context.Context, conn *pgx.Conn, role string) error 
 	if err != nil {
 		return said("what role "+role+" owns", err)
 	}
-	// Somebody else's thing may hang on the role's, and goes with it: it would keep
-	// the role alive, and no other role may be given what a credential has made.
-	statement := "DROP OWNED BY " + ident(role) + " CASCADE"
 	var failed []error
 	for _, database := range databases {
-		drop := func(conn *pgx.Conn) error {
-			_, err := conn.Exec(ctx, statement)
-			return err
-		}
+		clear := func(conn *pgx.Conn) error { return s.clear(ctx, conn, role) }
 		if database == s.database {
-			err = drop(conn)
+			err = clear(conn)
 		} else {
-			err = s.onDatabase(ctx, database, drop)
+			err = s.onDatabase(ctx, database, clear)
 		}
-		if err != nil {
-			failed = append(failed, lacks(fmt.Sprintf("DROP OWNED BY %s in database %s", role, database), err, fieldUsername, s.username,
-				"GRANT CONNECT ON DATABASE "+ident(database)+" TO "+ident(s.username)))
+		if connecting := new(pgconn.ConnectError); errors.As(err, &connecting) {
+			err = lacks("connecting to database "+database, err, fieldUsername, s.username, "GRANT CONNECT ON DATABASE "+ident(database)+" TO "+ident(s.username)+", for it to clear away there what role "+role+" has left")
 		}
+		failed = append(failed, err)
 	}
 	return errors.Join(failed...)
+}
+
+// clear is disown in one database.
+func (s *server) clear(ctx context.Context, conn *pgx.Conn, role string) error {
+	if _, err := takeBack(ctx, conn, role); err != nil {
+		return err
+	}
+	// Somebody else's thing may hang on the role's, and goes with it: it would keep
+	// the role alive, and no other role may be given what a credential has made.
+	if _, err := conn.Exec(ctx, "DROP OWNED BY "+ident(role)+" CASCADE"); err != nil {
+		return lacks("DROP OWNED BY "+role, err, fieldUsername, s.username, "GRANT "+ident(role)+" TO "+ident(s.username))
+	}
+	left, err := given(ctx, conn, role)
+	if err != nil {
+		return err
+	}
+	for _, one := range left {
+		// Only who gave it can take it.
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+ident(one.Grantor)); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, one.taking(role))
+			return err
+		})
+		if err != nil {
+			return lacks("REVOKE", err, fieldUsername, s.username, "as "+one.Grantor+": "+one.taking(role))
+		}
+	}
+	return nil
+}
+
+// gift is a privilege that a role was given.
+type gift struct{ Statement, Grantor string }
+
+// taking is the statement that takes it back.
+func (g gift) taking(role string) string { return g.Statement + ident(role) + " CASCADE" }
+
+func given(ctx context.Context, asked querier, role string) ([]gift, error) {
+	rows, err := asked.Query(ctx, givenSQL, role)
+	if err != nil {
+		return nil, said("what role "+role+" was given", err)
+	}
+	gifts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[gift])
+	return gifts, said("what role "+role+" was given", err)
+}
+
+// takeBack takes from a role, in one database, what the engine has given it, and
+// says what that was. DROP OWNED would not: it takes all privileges at once, and so
+// as the one role who could give them all, which the engine may be a member of.
+func takeBack(ctx context.Context, on querier, role string) ([]gift, error) {
+	gifts, err := given(ctx, on, role)
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range gifts {
+		if _, err := on.Exec(ctx, one.taking(role)); err != nil && !isState(err, insufficientPrivilege) {
+			return nil, said("REVOKE", err)
+		}
+	}
+	return gifts, nil
 }
 
 // join makes the engine a member of a role that it has made.

@@ -8,8 +8,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-//go:embed held.sql
-var heldSQL string
+var (
+	//go:embed acl.sql
+	aclSQL string
+	//go:embed held.sql
+	heldRest string
+	//go:embed given.sql
+	givenRest string
+
+	heldSQL  = aclSQL + heldRest
+	givenSQL = aclSQL + givenRest
+)
 
 // heldExactly is a query that fails with divisionByZero unless the role named by the
 // first argument has what the second lists, and nothing else.

@@ -138,14 +138,8 @@ func (p *postgres) install(ctx context.Context, tx pgx.Tx, read document, holder
 
 // strip takes from a holder what it has in this database, and what it is a member of.
 func (p *postgres) strip(ctx context.Context, tx pgx.Tx, holder string, found []string) error {
-	if err := join(ctx, tx.Conn(), holder); err != nil {
-		return said("GRANT "+holder, err)
-	}
-	if _, err := tx.Exec(ctx, "DROP OWNED BY "+ident(holder)+" CASCADE"); err != nil {
-		return said("DROP OWNED BY "+holder, err)
-	}
-	if _, err := tx.Exec(ctx, "REVOKE "+ident(holder)+" FROM CURRENT_USER"); err != nil {
-		return said("REVOKE "+holder, err)
+	if _, err := takeBack(ctx, tx, holder); err != nil {
+		return err
 	}
 	for _, one := range found {
 		if role, member := strings.CutPrefix(one, "membership of "); member {
