@@ -14,7 +14,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
 )
 
-// pressed is a fake target that kills first and is tidied up later, by Revoke.
+// pressed is a fake target that kills first and is tidied up later.
 type pressed struct {
 	*providertest.Fake
 	tidied, busy *atomic.Int64
@@ -24,7 +24,7 @@ func (p pressed) Kill(ctx context.Context, handle provider.Handle) (left bool, e
 	return true, p.Fake.Revoke(ctx, handle)
 }
 
-func (p pressed) Revoke(ctx context.Context, handle provider.Handle) error {
+func (p pressed) Tidy(ctx context.Context, handle provider.Handle) error {
 	if p.busy.Add(-1) >= 0 {
 		return errors.New("the target is busy")
 	}

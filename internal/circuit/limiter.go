@@ -31,10 +31,10 @@ const (
 	share    = 0.9
 	span     = time.Second
 	cutEvery = 700 * time.Millisecond
-	leastAt  = 1.0 // calls a second
-	// Every second without a sign raises that by a share, and by a call in
-	// two seconds at least, until it has not throttled for calm.
-	growth, growthLeast = 0.03, 0.5
+	leastAt  = 3.0 // calls a second
+	// Every second without a sign raises that by a share, and by a call a second at
+	// least, until it has not throttled for calm.
+	growth, growthLeast = 0.03, 1
 	calm                = 30 * time.Second
 	// burst is how much of a second's calls may come at once.
 	burst = 0.1

@@ -253,8 +253,11 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 // something is left that has to be.
 func (m *Manager) kill(ctx context.Context, order EndOrder, dead bool) (left bool, err error) {
 	killer, able := order.Provider.(provider.Killer)
-	if !able || dead {
+	switch {
+	case !able:
 		return false, m.revoke(ctx, order)
+	case dead:
+		return false, m.ending(ctx, order, killer.Tidy)
 	}
 	err = m.ending(ctx, order, func(ctx context.Context, handle provider.Handle) error {
 		left, err = killer.Kill(ctx, handle)

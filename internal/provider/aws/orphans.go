@@ -50,7 +50,7 @@ func (a *account) Marked(ctx context.Context, mount string, known func(grant str
 				if carried := grantInName.FindStringSubmatch(name); carried != nil && known(carried[1]) {
 					continue
 				}
-				marked, err := a.markOf(ctx, name)
+				marked, err := a.client.markOf(ctx, name)
 				if gone := new(types.NoSuchEntityException); errors.As(err, &gone) {
 					continue // since it was listed
 				}
@@ -66,8 +66,8 @@ func (a *account) Marked(ctx context.Context, mount string, known func(grant str
 	}
 }
 
-func (a *account) markOf(ctx context.Context, name string) (provider.Marked, error) {
-	answer, err := a.client.iam.GetUser(ctx, &iam.GetUserInput{UserName: awssdk.String(name)})
+func (c *client) markOf(ctx context.Context, name string) (provider.Marked, error) {
+	answer, err := c.iam.GetUser(ctx, &iam.GetUserInput{UserName: awssdk.String(name)})
 	if err != nil {
 		return provider.Marked{}, err
 	}

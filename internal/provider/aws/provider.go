@@ -267,16 +267,21 @@ func (a *account) Revoke(ctx context.Context, handle provider.Handle) error {
 	return kind.revoke(ctx, handle)
 }
 
-// Kill implements provider.Killer.
+// Kill implements provider.Killer. Only a user takes several calls to end.
 func (a *account) Kill(ctx context.Context, handle provider.Handle) (left bool, err error) {
-	kind, err := a.credentials(handle[handleType])
-	if err != nil {
-		return false, fmt.Errorf("aws: a handle of an unknown type: %v", err) // not the caller's mistake
-	}
-	if killer, able := kind.(*users); able && a.client.limiter.Pressed() {
+	if killer, able := a.types[cmp.Or(handle[handleType], iamUser)].(*users); able && a.client.limiter.Pressed() {
 		return true, killer.kill(ctx, handle)
 	}
-	return false, kind.revoke(ctx, handle)
+	return false, a.Revoke(ctx, handle)
+}
+
+// Tidy implements provider.Killer.
+func (a *account) Tidy(ctx context.Context, handle provider.Handle) error {
+	killer, able := a.types[cmp.Or(handle[handleType], iamUser)].(*users)
+	if !able {
+		return a.Revoke(ctx, handle)
+	}
+	return killer.tidy(ctx, handle)
 }
 
 // Identity implements provider.Identified.

@@ -132,20 +132,65 @@ func (u *users) mint(ctx context.Context, handle provider.Handle, policy provide
 	}, nil
 }
 
-// kill ends a user's key, and with a policy that denies everything the sessions that
-// were got with it: two calls, side by side, and both before any other that is
-// not for an end. The user stays, for revoke to delete.
+// revoke implements credentialType in as many: it deletes key and policy side by
+// side, and then the user.
+func (u *users) revoke(ctx context.Context, handle provider.Handle) error {
+	if err := u.kill(ctx, handle); err != nil {
+		return err
+	}
+	return u.tidy(ctx, handle)
+}
+
+// kill deletes a user's key and policy, side by side: the key is dead then, and a
+// session that was got with it has no rights of its own any more. These calls go
+// before all others where AWS throttles.
+//
+// Where only the policy went, the user is fenced: without a policy nothing would keep
+// the key or a session of it from what a resource's own policy gives to everybody,
+// nor end it.
 func (u *users) kill(ctx context.Context, handle provider.Handle) error {
-	name := handle[handleUser]
-	if name == "" {
-		return errors.New("aws: DeleteAccessKey: the handle names no user")
+	user, err := userOf(handle)
+	if err != nil {
+		return err
 	}
 	ctx = circuit.WithUrgency(ctx, circuit.Kill)
-	user := awssdk.String(name)
+	var keyErr, policyErr error
 	var calls errgroup.Group
-	calls.Go(func() error { return u.deleteKeyOf(ctx, user, handle) })
-	calls.Go(func() error { return u.putDenyAll(ctx, u.iam, user) })
-	return calls.Wait()
+	calls.Go(func() error {
+		policyErr = u.deletePolicy(ctx, user)
+		return nil
+	})
+	calls.Go(func() error {
+		keyErr = u.deleteKeyOf(ctx, user, handle)
+		return nil
+	})
+	_ = calls.Wait() // each error has its own meaning
+	if keyErr != nil && policyErr == nil {
+		return errors.Join(keyErr, u.denyAll(ctx, user))
+	}
+	return errors.Join(keyErr, policyErr)
+}
+
+// tidy deletes a user that has neither policy nor known key left, and fences it
+// where that fails.
+func (u *users) tidy(ctx context.Context, handle provider.Handle) error {
+	user, err := userOf(handle)
+	if err != nil {
+		return err
+	}
+	err = u.deleteBareUser(circuit.WithUrgency(ctx, circuit.Tidy), user, handle)
+	if err != nil && !errors.Is(err, errNotOurs) {
+		return errors.Join(err, u.denyAll(ctx, user))
+	}
+	return err
+}
+
+// userOf is the user that a handle names.
+func userOf(handle provider.Handle) (*string, error) {
+	if handle[handleUser] == "" {
+		return nil, errors.New("aws: DeleteUser: the handle names no user")
+	}
+	return awssdk.String(handle[handleUser]), nil
 }
 
 // deleteKeyOf deletes a user's key. Without the key's id, as after a mint that
@@ -157,55 +202,6 @@ func (u *users) deleteKeyOf(ctx context.Context, user *string, handle provider.H
 	return u.deleteKeys(ctx, user)
 }
 
-// revoke implements credentialType in as many: it deletes key and policy side by side, and then the user: the key is
-// dead with the first, a session that was got with it with the last.
-//
-// Where a call fails after the policy went, the user is fenced: without a policy
-// nothing would keep a key or a session of it from what a resource's own policy
-// gives to everybody, nor end it.
-func (u *users) revoke(ctx context.Context, handle provider.Handle) error {
-	name := handle[handleUser]
-	if name == "" {
-		return errors.New("aws: DeleteUser: the handle names no user")
-	}
-	user := awssdk.String(name)
-	tidy := circuit.WithUrgency(ctx, circuit.Tidy)
-	var keyErr, policyErr error
-	var calls errgroup.Group
-	calls.Go(func() error {
-		_, err := u.iam.DeleteUserPolicy(tidy, &iam.DeleteUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName)})
-		policyErr = unlessGone("DeleteUserPolicy", err)
-		return nil
-	})
-	calls.Go(func() error {
-		keyErr = u.deleteKeyOf(circuit.WithUrgency(ctx, circuit.Kill), user, handle)
-		return nil
-	})
-	_ = calls.Wait() // each error has its own meaning
-	err := errors.Join(keyErr, policyErr)
-	if err == nil {
-		err = u.deleteBareUser(tidy, user)
-	}
-	if err != nil && policyErr == nil {
-		err = errors.Join(err, u.denyAll(ctx, user))
-	}
-	return err
-}
-
-// deleteBareUser deletes a user that has neither policy nor known key left.
-func (u *users) deleteBareUser(ctx context.Context, user *string) error {
-	_, err := u.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})
-	if conflict := new(types.DeleteConflictException); errors.As(err, &conflict) {
-		// A key that the handle doesn't name, such as one from a mint whose answer
-		// was lost.
-		if err := u.deleteKeys(ctx, user); err != nil {
-			return err
-		}
-		_, err = u.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})
-	}
-	return unlessGone("DeleteUser", err)
-}
-
 // fenceTimeout bounds the putting up of denyAll.
 const fenceTimeout = 5 * time.Second
 
@@ -214,16 +210,17 @@ const fenceTimeout = 5 * time.Second
 func (u *users) denyAll(ctx context.Context, user *string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), fenceTimeout)
 	defer cancel()
-	return u.putDenyAll(circuit.WithUrgency(ctx, circuit.Kill), u.quickIAM, user)
-}
-
-func (u *users) putDenyAll(ctx context.Context, client *iam.Client, user *string) error {
 	policy, err := iampolicy.Policy(iampolicy.Statement{Effect: "Deny", Action: "*", Resource: "*"})
 	if err != nil {
 		return err
 	}
-	_, err = client.PutUserPolicy(ctx, &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
+	_, err = u.quickIAM.PutUserPolicy(circuit.WithUrgency(ctx, circuit.Kill), &iam.PutUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName), PolicyDocument: awssdk.String(string(policy))})
 	return unlessGone("PutUserPolicy", err)
+}
+
+func (u *users) deletePolicy(ctx context.Context, user *string) error {
+	_, err := u.iam.DeleteUserPolicy(ctx, &iam.DeleteUserPolicyInput{UserName: user, PolicyName: awssdk.String(policyName)})
+	return unlessGone("DeleteUserPolicy", err)
 }
 
 func (u *users) deleteKeys(ctx context.Context, user *string) error {

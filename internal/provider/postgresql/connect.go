@@ -43,6 +43,7 @@ var pinned = map[string]string{
 	"client_encoding":                     "UTF8",
 	"search_path":                         "pg_catalog",
 	"standard_conforming_strings":         "on",
+	"synchronous_commit":                  "on", // what is ended stays ended when the server crashes
 	"backslash_quote":                     "safe_encoding",
 	"transform_null_equals":               "off",
 	"DateStyle":                           "ISO, YMD",

@@ -49,6 +49,7 @@ func (p *postgres) Mint(ctx context.Context, handle provider.Handle, policy prov
 		credential.Fields["command"] = minting.read.place(minting.holder).call()
 	}
 	if !made.watched {
+		conn.Release() // the watchdog takes another, and all that there are may be waiting here
 		if err := p.watch.start(ctx, handle[handleMount]); err != nil {
 			credential.Warnings = append(credential.Warnings, unwatched(err))
 		}
