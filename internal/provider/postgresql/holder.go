@@ -8,8 +8,17 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-//go:embed held.sql
-var heldSQL string
+var (
+	//go:embed acl.sql
+	aclSQL string
+	//go:embed held.sql
+	heldRest string
+	//go:embed given.sql
+	givenRest string
+
+	heldSQL  = aclSQL + heldRest
+	givenSQL = aclSQL + givenRest
+)
 
 // heldExactly is a query that fails with divisionByZero unless the role named by the
 // first argument has what the second lists, and nothing else.
@@ -51,8 +60,7 @@ func (d document) expected(holder string, bears mark) ([]string, error) {
 		}
 	}
 	if d.Run != nil {
-		for _, made := range d.Run.procedures(d.place(holder)) { // the server quotes what it has to
-			// The schema's name is a keyword, which the server quotes.
+		for _, made := range d.Run.procedures(d.place(holder)) { // the schema's name is a keyword, and so quoted
 			list = append(list, string(executes)+" ON ROUTINE "+ident(ownProcedures)+"."+plain(made.name)+"()")
 		}
 	}
