@@ -107,7 +107,7 @@ func (p *postgres) await(ctx context.Context, conn *pgx.Conn, login string) erro
 	return poll(ctx, func() (bool, error) {
 		var busy bool
 		err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity
- WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND state <> 'idle' AND starts_with(query, $1))`, underWay(login)).Scan(&busy)
+ WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND application_name = $1)`, underWay(login)).Scan(&busy)
 		return !busy, said("looking for a mint", err)
 	}, errors.New("postgresql: the login's mint is still under way"))
 }
