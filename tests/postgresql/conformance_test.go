@@ -36,6 +36,7 @@ func TestProviderContract(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			forEngines(t, func(t *testing.T, engine lab.Login) {
 				s := newShop(t)
+				s.exec("ALTER SCHEMA precision OWNER TO " + engine.Name)
 				resource := subject.resource
 				if resource == "" {
 					resource = strconv.Quote(s.name)

@@ -25,7 +25,7 @@ func (p *postgres) Examine(ctx context.Context, granted scope.Scope, bounds prov
 		return provider.Findings{}, p.explain(err)
 	}
 	defer conn.Release()
-	e := examination{conn: conn.Conn(), asked: asked, facts: provider.Facts{}}
+	e := examination{server: p.server, conn: conn.Conn(), asked: asked, facts: provider.Facts{}}
 	switch works[asked.action] {
 	case relation:
 		err = e.relation(ctx)
@@ -63,6 +63,7 @@ func (p *postgres) Examine(ctx context.Context, granted scope.Scope, bounds prov
 
 // examination looks at what a role is about.
 type examination struct {
+	server   *server
 	conn     *pgx.Conn
 	asked    wanted
 	facts    provider.Facts
@@ -136,33 +137,36 @@ func (e *examination) relation(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return e.tell(sideEffects(ctx, e.conn, affected{Action: string(e.asked.action), On: e.asked.on, Companions: e.asked.companions, Escalates: e.asked.escalates}))
 }
 
-// draws holds the named sequences to those that the table's columns draw from by
-// default: they are needed for that, and nothing else is.
+// tell adds what the role's author should know.
+func (e *examination) tell(warnings []string, err error) error {
+	e.warnings = append(e.warnings, warnings...)
+	return err
+}
+
+// draws holds the named sequences to those that the columns of the table, or of what a
+// view is made of, draw from by default: they are needed for that, and nothing else is.
 func (e *examination) draws(ctx context.Context, oid uint32) error {
-	known, err := e.names(ctx, `SELECT DISTINCT format('"%s"."%s"', replace(n.nspname, '"', '""'), replace(s.relname, '"', '""'))
-  FROM pg_attrdef d JOIN pg_depend x ON x.classid = 'pg_attrdef'::regclass AND x.objid = d.oid
-  JOIN pg_class s ON x.refclassid = 'pg_class'::regclass AND s.oid = x.refobjid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace
- WHERE d.adrelid = $1`, oid)
+	known, err := e.names(ctx, `WITH RECURSIVE below AS (
+  SELECT $1::oid AS oid
+  UNION
+  SELECT d.refobjid FROM below JOIN pg_class v ON v.oid = below.oid AND v.relkind = 'v' JOIN pg_rewrite r ON r.ev_class = v.oid
+  JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+)
+SELECT DISTINCT format('"%s"."%s"', replace(n.nspname, '"', '""'), replace(s.relname, '"', '""'))
+  FROM below JOIN pg_attrdef d ON d.adrelid = below.oid JOIN pg_depend x ON x.classid = 'pg_attrdef'::regclass AND x.objid = d.oid
+  JOIN pg_class s ON x.refclassid = 'pg_class'::regclass AND s.oid = x.refobjid AND s.relkind = 'S' JOIN pg_namespace n ON n.oid = s.relnamespace`, oid)
 	if err != nil {
 		return err
 	}
-	var named []string
 	for _, companion := range e.asked.companions {
 		if err := e.sequence(ctx, "companion_resources", companion); err != nil {
 			return err
 		}
-		quoted := ident(companion.schema, companion.name)
-		if !slices.Contains(known, quoted) {
+		if !slices.Contains(known, ident(companion.schema, companion.name)) {
 			return invalid.Field("companion_resources", companion.String(), "no column of "+e.asked.on.relation()+" draws from it", "leave it out")
-		}
-		named = append(named, quoted)
-	}
-	for _, sequence := range known {
-		if !slices.Contains(named, sequence) {
-			e.warnings = append(e.warnings, fmt.Sprintf("a column of %s draws from sequence %s by default: without that in companion_resources the credential has to give the value itself", e.asked.on.relation(), sequence))
 		}
 	}
 	return nil
@@ -194,15 +198,17 @@ func (e *examination) routine(ctx context.Context) error {
 	case definer && super && !e.asked.escalates:
 		return invalid.Field("resource", signature, "it runs with the rights of "+owner+", a superuser", "have another role own it, or say allow_escalation=true")
 	}
-	if definer {
-		e.warnings = append(e.warnings, fmt.Sprintf("%s runs with the rights of its owner, %s: the credential can do through it whatever it does for its arguments", signature, owner))
-	}
 	e.facts[factSignature] = signature
-	return nil
+	return e.tell(routineEffects(ctx, e.conn, signature, e.asked.escalates))
 }
 
 func (e *examination) command(ctx context.Context) error {
-	settings, err := runSettings(ctx, e.conn)
+	plain, err := e.server.unpinned(ctx)
+	if err != nil {
+		return err
+	}
+	defer closeConn(plain)
+	settings, err := runSettings(ctx, plain)
 	if err != nil {
 		return err
 	}
@@ -211,9 +217,7 @@ func (e *examination) command(ctx context.Context) error {
 		return err
 	}
 	e.facts[factSettings] = string(text)
-	told, err := checkRun(ctx, e.conn, *e.asked.run)
-	e.warnings = append(e.warnings, told...)
-	return err
+	return e.tell(checkRun(ctx, e.conn, *e.asked.run))
 }
 
 // mayGive refuses what the engine may not give, with the statements that let it.

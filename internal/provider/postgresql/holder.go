@@ -60,8 +60,8 @@ func (d document) expected(holder string, bears mark) ([]string, error) {
 		}
 	}
 	if d.Run != nil {
-		for _, made := range d.Run.procedures(d.place(holder)) { // the server quotes what it has to
-			list = append(list, string(executes)+" ON ROUTINE "+ownProcedures+"."+plain(made.name)+"()")
+		for _, made := range d.Run.procedures(d.place(holder)) { // the schema's name is a keyword, and so quoted
+			list = append(list, string(executes)+" ON ROUTINE "+ident(ownProcedures)+"."+plain(made.name)+"()")
 		}
 	}
 	slices.Sort(list)

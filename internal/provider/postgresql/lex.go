@@ -163,7 +163,7 @@ func (l *lexer) comment() error {
 			l.at++
 		}
 	}
-	return wrong("a comment is not closed")
+	return wrong("it has an unterminated comment")
 }
 
 // quoted takes what is between quotes, after a prefix of some bytes. A string goes on
@@ -190,7 +190,7 @@ func (l *lexer) quoted(prefix int, quote byte, escapes bool) (string, error) {
 			start = l.at
 		}
 	}
-	return "", wrong("a quote is not closed")
+	return "", wrong("it has an unterminated quote")
 }
 
 // continued is how far it is into the next string if that goes on with this one; 0 if
@@ -237,7 +237,7 @@ func (l *lexer) dollar() (tokenKind, string, error) {
 	tag := rest[:length+1]
 	inside, _, closed := strings.Cut(rest[len(tag):], tag)
 	if !closed {
-		return 0, "", wrong("the quote " + tag + " is not closed")
+		return 0, "", wrong("the quote " + tag + " is unterminated")
 	}
 	l.at += 2*len(tag) + len(inside)
 	return tokenString, inside, nil

@@ -25,8 +25,9 @@ WHERE context = 'user'
   AND name NOT IN ('search_path', 'client_encoding', 'client_min_messages', 'statement_timeout', 'lock_timeout', 'temp_tablespaces', 'gin_pending_list_limit')
 ORDER BY name`
 
-// runSettings are what a command's settings are pinned to: the values of the engine's
-// own session, in which the command was parsed too.
+// runSettings are what a command's settings are pinned to: the values that a session
+// of the engine's login begins with, which are the server's and the database's. q is
+// a connection by unpinned.
 func runSettings(ctx context.Context, q querier) (map[string]string, error) {
 	// plpgsql's own settings are there once it has been used.
 	if _, err := q.Exec(ctx, "DO LANGUAGE plpgsql 'BEGIN END'"); err != nil {
@@ -45,6 +46,19 @@ func runSettings(ctx context.Context, q querier) (map[string]string, error) {
 		return nil, fmt.Errorf("postgresql: settings: %w", err)
 	}
 	return settings, nil
+}
+
+// unpinned connects without the settings that the engine's other sessions pin. Whoever
+// asks for it closes it.
+func (s *server) unpinned(ctx context.Context) (*pgx.Conn, error) {
+	return withPasswords(s.passwords, func(password string) (*pgx.Conn, error) {
+		config, err := s.config(s.database, password)
+		if err != nil {
+			return nil, err
+		}
+		config.ConnConfig.RuntimeParams = map[string]string{"application_name": engineName, "client_encoding": "UTF8", "search_path": "pg_catalog"}
+		return pgx.ConnectConfig(ctx, config.ConnConfig)
+	})
 }
 
 // checkRun checks against the server what a command needs of it, and returns what its

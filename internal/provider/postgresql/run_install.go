@@ -62,14 +62,17 @@ func installRun(ctx context.Context, tx querier, at runPlace, spec runSpec) erro
 	return nil
 }
 
-// ownSchemaFor makes the schema of the engine's own, which nobody else's may be.
+// ownSchemaFor makes the schema of the engine's own. It may be somebody else's only
+// where a superuser does not mind: its owner can drop what is in it.
 func ownSchemaFor(ctx context.Context, tx querier, schema string) error {
 	var owner, user, database string
-	err := tx.QueryRow(ctx, "SELECT coalesce((SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace n WHERE n.nspname = $1), ''), current_user, current_database()", schema).Scan(&owner, &user, &database)
+	var superuser bool
+	err := tx.QueryRow(ctx, `SELECT coalesce((SELECT pg_get_userbyid(n.nspowner) FROM pg_namespace n WHERE n.nspname = $1), ''), current_user, current_database(),
+		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`, schema).Scan(&owner, &user, &database, &superuser)
 	switch {
 	case err != nil:
 		return fmt.Errorf("postgresql: look for schema %s: %w", schema, err)
-	case owner == user:
+	case owner == user, owner != "" && superuser:
 		return nil
 	case owner != "":
 		return invalid.Field("action", "RUN", fmt.Sprintf("schema %s, in which commands are installed, belongs to %s", plain(schema), plain(owner)),
@@ -183,7 +186,8 @@ LATERAL (SELECT CASE
   END) d (what)
 WHERE d.what IS NOT NULL
 UNION ALL
-SELECT format('schema %I belongs to %I', $1::text, r.rolname) FROM space n JOIN pg_roles r ON r.oid = n.nspowner WHERE r.rolname <> current_user
+SELECT format('schema %I belongs to %I', $1::text, r.rolname) FROM space n JOIN pg_roles r ON r.oid = n.nspowner
+WHERE r.rolname <> current_user AND NOT (SELECT e.rolsuper FROM pg_roles e WHERE e.rolname = current_user)
 UNION ALL
 SELECT format('others may create in schema %I', $1::text) FROM space n WHERE EXISTS (SELECT FROM aclexplode(n.acl) a WHERE a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner)
 UNION ALL

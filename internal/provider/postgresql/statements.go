@@ -120,9 +120,9 @@ func (s statement) refused() (why, instead string) {
 	for i, next := range s {
 		switch {
 		case next.kind == tokenParameter:
-			return "it has the parameter " + next.text + ", and nobody gives it a value", "write the value"
+			return "this has the parameter " + next.text + ", and nobody gives it a value", "write the value"
 		case next.is("set_config") && i+2 < len(s) && s[i+1].is("(") && slices.Contains(fixedSettings, strings.ToLower(s[i+2].text)):
-			return "it sets " + strings.ToLower(s[i+2].text) + ", which the role fixes", "name it in the role"
+			return "this sets " + strings.ToLower(s[i+2].text) + ", which the role fixes", "name it in the role"
 		}
 	}
 	if s.selectsInto() {
@@ -130,10 +130,13 @@ func (s statement) refused() (why, instead string) {
 	}
 	for _, rule := range statementRules {
 		if rule.fits(s) {
-			return rule.why, rule.instead
+			if rule.why == "" {
+				return "", ""
+			}
+			return rule.name() + " " + rule.why, rule.instead
 		}
 	}
-	return "it is not known to run inside a procedure", "write it in a way that PostgreSQL 15 knows, or do it by hand"
+	return "this is not known to run inside a procedure", "write it in a way that PostgreSQL 15 knows, or do it by hand"
 }
 
 // fixedSettings are those that decide whose rights and whose tables are meant.
@@ -150,6 +153,17 @@ func (s statement) selectsInto() bool {
 		}
 	}
 	return false
+}
+
+// name is what the statements of the rule are called.
+func (r statementRule) name() string {
+	var words []string
+	for _, place := range r.begins {
+		if place[0] != "" && place[0] != ";" {
+			words = append(words, place[0])
+		}
+	}
+	return strings.ToUpper(strings.Join(append(words, r.has...), " "))
 }
 
 // fits says whether the rule is about a statement.
