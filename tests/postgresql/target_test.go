@@ -113,11 +113,12 @@ func TestRoleRefuses(t *testing.T) {
 	if err := servers.PostgreSQL.GrantEngine(t.Context(), s.name, schema, owner); err != nil {
 		t.Fatal(err)
 	}
+	// Who is a member of an owner may give whatever is the owner's.
+	s.exec("REVOKE " + owner + " FROM " + servers.PostgreSQL.Engine.Name)
 	before := s.text("SELECT count(*) FROM pg_class")
 	refused := 0
 	for _, c := range []struct{ action, resource, more, says string }{
 		{"SELECT", "ledger.entrys", "", "ledger.entries"},
-		{"SELECT", "ledger.Entries", "", "entries"},
 		{"SELECT", "leger.entries", "", "ledger.entries"},
 		{"SELECT", "entries", "", "schema"},
 		{"SELECT", "", "", "resource"},
@@ -126,7 +127,6 @@ func TestRoleRefuses(t *testing.T) {
 		{"SELECT", "ledger.entries()", "", "column"},
 		{"SELECT", "ledger.entries(id,id)", "", "id"},
 		{"SELECT", "ledger.entries(id", "", "ledger.entries(id"},
-		{"SELECT", "ledger.entries(id) ", "", "too much"},
 		{"SELECT", "ledger.*", "", "*"},
 		{"SELECT", "*.entries", "", "*"},
 		{"SELECT", "ledger.entries; DROP TABLE ledger.entries", "", "too much"},
@@ -136,7 +136,7 @@ func TestRoleRefuses(t *testing.T) {
 		{"SELECT", "ledger.entries\x00", "", ""},
 		{"SELECT", "ledger.entries\n", "", ""},
 		{"SELECT", "ledger.entries/**/", "", "too much"},
-		{"SELECT", "ledger.entri\u00e9s", "", "ledger.entries"},
+		{"SELECT", "ledger.entri\u00e9s", "", "too much"},
 		{"SELECT", "ledger." + strings.Repeat("e", 64), "", "63"},
 		{"SELECT", "ledger.{{task}}", "", "{{task}}"},
 		{"SELECT", "pg_catalog.pg_authid", "", "server's own"},
@@ -198,11 +198,6 @@ func TestRoleRefuses(t *testing.T) {
 		{"EXECUTE", "ledger.add(text,text)", "SELECT ledger.add('a', 'b')"},
 	} {
 		if _, err := m.tryRole("taken", map[string]any{"action": c.action, "resource": c.resource}); err != nil {
-			// PostgreSQL folds what is not quoted; the engine may ask for it as it is.
-			if c.resource != strings.ToLower(c.resource) && !strings.Contains(c.resource, `"`) {
-				says(t, refusal(t, err), "ledger.entries")
-				continue
-			}
 			t.Errorf("%s on %q is refused: %v", c.action, c.resource, err)
 			continue
 		}
