@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -121,7 +122,11 @@ func (p *postgres) explain(err error) error {
 	case errors.As(err, &fromNetwork):
 		return invalid.Field(fieldURL, p.server.host, "the server can't be reached: "+fromNetwork.Error(), "check the URL and that the server runs, or write verify_connection=false").Because(err)
 	default:
-		return invalid.Field(fieldURL, p.server.host, "the connection fails: "+invalid.Clip(err.Error()), "check the URL, sslmode and the TLS settings").Because(err)
+		why := err
+		if certificate := new(tls.CertificateVerificationError); errors.As(err, &certificate) {
+			why = certificate.Err // what is around it only says what was tried
+		}
+		return invalid.Field(fieldURL, p.server.host, "the connection fails: "+invalid.Clip(why.Error()), "check the URL, sslmode and the TLS settings").Because(err)
 	}
 }
 
