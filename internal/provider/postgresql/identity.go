@@ -101,6 +101,16 @@ func (p *postgres) Verify(ctx context.Context) (provider.Verification, error) {
 	return verification, nil
 }
 
+// unreached is the error of a connection that could not be made for a caller. What
+// only the operator can mend is said; that the server is away for the moment, too.
+func (p *postgres) unreached(err error) error {
+	var fromNetwork *net.OpError
+	if errors.As(err, &fromNetwork) && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: %w", err, provider.ErrUnavailable)
+	}
+	return p.explain(err)
+}
+
 // explain says what the operator can mend where the server can't be reached or does
 // not let the engine in. Errors of pgx hold no password.
 func (p *postgres) explain(err error) error {

@@ -28,7 +28,7 @@ func (p *postgres) Mint(ctx context.Context, handle provider.Handle, policy prov
 	}
 	conn, err := p.server.borrow(ctx)
 	if err != nil {
-		return provider.Credential{}, &provider.NotMade{Reason: p.explain(err)}
+		return provider.Credential{}, &provider.NotMade{Reason: p.unreached(err)}
 	}
 	defer conn.Release()
 	made, err := minting.run(ctx, conn.Conn())
