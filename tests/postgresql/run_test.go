@@ -109,7 +109,7 @@ func TestRunInsideOfSomething(t *testing.T) {
 		for _, text := range inside {
 			session := s.connect(minted.login).PgConn()
 			_, err := session.Exec(t.Context(), fmt.Sprintf(text, minted.command)).ReadAll()
-			_, _ = session.Exec(t.Context(), "ROLLBACK").ReadAll()
+			_ = session.Close(t.Context())
 			if s.ran() && err == nil {
 				t.Errorf("%q has run, and nothing says that it was not its caller's to decide", text)
 			}
@@ -118,6 +118,7 @@ func TestRunInsideOfSomething(t *testing.T) {
 			for _, text := range []string{"BEGIN; CALL %s()", "SELECT %s()", "DO $do$ BEGIN CALL %s(); END $do$"} {
 				session := s.connect(minted.login).PgConn()
 				_, _ = session.Exec(t.Context(), fmt.Sprintf(text, quotedSuffix(name, suffix))+"; ROLLBACK").ReadAll()
+				_ = session.Close(t.Context())
 				if s.ran() {
 					t.Errorf("%q of %q has run", text, suffix)
 				}
