@@ -124,7 +124,7 @@ func (p *postgres) explain(err error) error {
 	case isState(err, invalidCatalog):
 		return invalid.Field(fieldURL, p.server.database, "the server has no such database", "name one that is there").Because(err)
 	case isState(err, insufficientPrivilege):
-		return invalid.Field(fieldUsername, p.server.username, serverMessage(err), "give it the right").Because(err)
+		return invalid.Field(fieldUsername, p.server.username, serverMessage(err), "GRANT CONNECT ON DATABASE "+ident(p.server.database)+" TO "+ident(p.server.username)).Because(err)
 	case isState(err, passing...):
 		return fmt.Errorf("%w: %w", err, provider.ErrUnavailable)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), !errors.As(err, &connecting):
