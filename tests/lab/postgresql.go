@@ -138,6 +138,7 @@ func (p *PostgreSQL) setUp(ctx context.Context) error {
 	}
 	defer connection.Close(ctx)
 	for _, statement := range []string{
+		"SET log_statement = 'none'", // what the engine sends is to be in the log, and not what the lab does
 		"REVOKE ALL ON DATABASE postgres, template0, template1 FROM PUBLIC",
 		fmt.Sprintf("CREATE ROLE %s LOGIN CREATEROLE PASSWORD '%s'", p.Engine.Name, p.Engine.Password),
 		fmt.Sprintf("CREATE ROLE %s LOGIN SUPERUSER PASSWORD '%s'", p.SuperEngine.Name, p.SuperEngine.Password),

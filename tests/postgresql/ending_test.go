@@ -270,7 +270,7 @@ func TestRevokeOfALoginWithPossessions(t *testing.T) {
 GRANT ALL ON ledger.accounts TO %[1]s; SET ROLE shop_owner; GRANT ALL ON hidden.safe TO %[1]s; RESET ROLE; ALTER DEFAULT PRIVILEGES FOR ROLE %[1]s GRANT SELECT ON TABLES TO PUBLIC; GRANT pg_monitor TO %[1]s; GRANT %[1]s TO shop_app;
 CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION public.mine() OWNER TO %[1]s; CREATE POLICY p ON ledger.accounts TO %[1]s; ALTER ROLE %[1]s SET work_mem = '1MB'`, name))
 		s.exec("ALTER DATABASE " + elsewhere + " OWNER TO " + owner)
-		if _, err := other.PgConn().Exec(t.Context(), fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s; CREATE TABLE t (a int); GRANT SELECT ON t TO %[3]s; CREATE SCHEMA AUTHORIZATION %[3]s", elsewhere, engine.Name, name)).ReadAll(); err != nil {
+		if _, err := other.PgConn().Exec(t.Context(), fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s; SET ROLE shop_owner; CREATE TABLE t (a int); GRANT SELECT ON t TO %[3]s; RESET ROLE; CREATE SCHEMA AUTHORIZATION %[3]s", elsewhere, engine.Name, name)).ReadAll(); err != nil {
 			t.Fatal(err)
 		}
 		m.revoke(minted)

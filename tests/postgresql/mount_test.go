@@ -56,6 +56,7 @@ func config(s *shop, engine lab.Login) map[string]any {
 
 func (m *mount) configure(s *shop, engine lab.Login) {
 	m.t.Helper()
+	s.exec("ALTER SCHEMA precision OWNER TO " + engine.Name) // which is one engine's
 	m.write("config/"+target, config(s, engine))
 }
 
