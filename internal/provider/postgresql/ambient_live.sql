@@ -7,8 +7,7 @@
 WITH opened AS (
   -- Schemas that a minted login can look into: by its grant, or as everybody can.
   -- The system's own count for what was added to them after initdb.
-  SELECT n.oid, n.nspname, n.nspname IN ('pg_catalog', 'information_schema') AS system,
-         '"' || replace(n.nspname, '"', '""') || '".' AS quoted
+  SELECT n.oid, n.nspname, n.nspname IN ('pg_catalog', 'information_schema') AS system
   FROM pg_namespace n
   WHERE n.nspname = ANY ($1::text[])
      OR n.nspname !~ '^pg_(toast|temp_)'
@@ -17,9 +16,11 @@ WITH opened AS (
 ), relation AS (
   SELECT c.oid, c.relacl, c.oid::regclass::text AS name,
          CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind,
-         o.quoted || '"' || replace(c.relname, '"', '""') || '"' AS quoted
-  FROM pg_class c JOIN opened o ON o.oid = c.relnamespace
-  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND (NOT o.system OR c.oid >= 16384)
+         '"' || replace(n.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"' AS quoted
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN opened o ON o.oid = n.oid
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.oid IS NOT NULL AND (NOT o.system OR c.oid >= 16384)
+     -- nextval takes an OID, for which no schema has to be looked into.
+     OR c.relkind = 'S' AND n.nspname !~ '^pg_(toast|temp_)'
 ), creator AS (
   -- Whether a login can make tables, and so triggers on them.
   SELECT EXISTS (SELECT FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
