@@ -95,8 +95,8 @@ func parseAddress(settings provider.Settings) (address, error) {
 		return hidden("its query can't be read")
 	}
 	at := address{host: parsed.Hostname(), port: defaultPort, database: strings.TrimPrefix(parsed.Path, "/"), timeout: connectTimeout}
-	wrong := func(problem, remedy string) (address, error) {
-		return address{}, invalid.Field(fieldURL, text, problem, remedy)
+	wrong := func(problem, remedy string) (address, error) { // its query might hold a password
+		return address{}, invalid.Hidden(fieldURL, problem, remedy)
 	}
 	if at.database == "" {
 		return wrong("no database is named", urlRemedy)

@@ -22,7 +22,7 @@ func (p *postgres) Examine(ctx context.Context, granted scope.Scope, bounds prov
 	}
 	conn, err := p.server.borrow(ctx)
 	if err != nil {
-		return provider.Findings{}, p.explain(err)
+		return provider.Findings{}, p.unreached(err)
 	}
 	defer conn.Release()
 	e := examination{server: p.server, conn: conn.Conn(), asked: asked, facts: provider.Facts{}}
@@ -54,6 +54,9 @@ func (p *postgres) Examine(ctx context.Context, granted scope.Scope, bounds prov
 	if err != nil {
 		return provider.Findings{}, err
 	}
+	if err := e.watchable(ctx); err != nil {
+		return provider.Findings{}, err
+	}
 	found, err := ambientRights(ctx, e.conn, of)
 	if err != nil {
 		return provider.Findings{}, said("looking for what everybody may do", err)
@@ -68,6 +71,15 @@ type examination struct {
 	asked    wanted
 	facts    provider.Facts
 	warnings []string
+}
+
+// watchable warns where no watchdog can be started.
+func (e *examination) watchable(ctx context.Context) error {
+	may, err := speaks(ctx, e.conn)
+	if err == nil && !may {
+		e.warnings = append(e.warnings, unwatched(errSpeechless(e.server.username)))
+	}
+	return err
 }
 
 // there says which kind of relation a name is, and refuses one that is not there.

@@ -101,6 +101,16 @@ func (p *postgres) Verify(ctx context.Context) (provider.Verification, error) {
 	return verification, nil
 }
 
+// unreached is the error of a connection that could not be made for a caller. What
+// only the operator can mend is said; that the server is away for the moment, too.
+func (p *postgres) unreached(err error) error {
+	var fromNetwork *net.OpError
+	if errors.As(err, &fromNetwork) && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%w: %w", err, provider.ErrUnavailable)
+	}
+	return p.explain(err)
+}
+
 // explain says what the operator can mend where the server can't be reached or does
 // not let the engine in. Errors of pgx hold no password.
 func (p *postgres) explain(err error) error {
@@ -114,7 +124,7 @@ func (p *postgres) explain(err error) error {
 	case isState(err, invalidCatalog):
 		return invalid.Field(fieldURL, p.server.database, "the server has no such database", "name one that is there").Because(err)
 	case isState(err, insufficientPrivilege):
-		return invalid.Field(fieldUsername, p.server.username, serverMessage(err), "give it the right").Because(err)
+		return invalid.Field(fieldUsername, p.server.username, serverMessage(err), "GRANT CONNECT ON DATABASE "+ident(p.server.database)+" TO "+ident(p.server.username)).Because(err)
 	case isState(err, passing...):
 		return fmt.Errorf("%w: %w", err, provider.ErrUnavailable)
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), !errors.As(err, &connecting):

@@ -137,9 +137,19 @@ func (p *postgres) install(ctx context.Context, tx pgx.Tx, read document, holder
 }
 
 // strip takes from a holder what it has in this database, and what it is a member of.
+// Until PostgreSQL 15 a login can take on its holder's role, and leave something that
+// is the holder's own.
 func (p *postgres) strip(ctx context.Context, tx pgx.Tx, holder string, found []string) error {
 	if _, err := takeBack(ctx, tx, holder); err != nil {
 		return err
+	}
+	if err := join(ctx, tx.Conn(), holder); err != nil {
+		return said("GRANT "+holder, err)
+	}
+	for _, statement := range []string{"DROP OWNED BY " + ident(holder) + " CASCADE", "REVOKE " + ident(holder) + " FROM CURRENT_USER"} {
+		if _, err := tx.Exec(ctx, statement); err != nil {
+			return said(statement, err)
+		}
 	}
 	for _, one := range found {
 		if role, member := strings.CutPrefix(one, "membership of "); member {

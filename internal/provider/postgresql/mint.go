@@ -28,7 +28,7 @@ func (p *postgres) Mint(ctx context.Context, handle provider.Handle, policy prov
 	}
 	conn, err := p.server.borrow(ctx)
 	if err != nil {
-		return provider.Credential{}, &provider.NotMade{Reason: p.explain(err)}
+		return provider.Credential{}, &provider.NotMade{Reason: p.unreached(err)}
 	}
 	defer conn.Release()
 	made, err := minting.run(ctx, conn.Conn())
@@ -100,7 +100,7 @@ var (
 )
 
 // batch is the mint's message. Its statements run in one transaction, or not at all.
-func (m minting) batch(conn *pgx.Conn) (*pgx.Batch, error) {
+func (m minting) batch(ctx context.Context, conn *pgx.Conn) (*pgx.Batch, error) {
 	of, err := m.read.beyond()
 	if err != nil {
 		return nil, err
@@ -123,37 +123,50 @@ func (m minting) batch(conn *pgx.Conn) (*pgx.Batch, error) {
 		engine += " WITH INHERIT TRUE, SET TRUE"
 	}
 	batch := &pgx.Batch{}
-	queue := func(statement string, arguments ...any) { batch.Queue(underWay(m.login)+statement, arguments...) }
+	// What is long and always the same, the server reads once for each connection: it
+	// takes longer to plan than to run.
+	queue := func(name, query string, arguments ...any) error {
+		if _, err := conn.Prepare(ctx, name, query); err != nil {
+			return err
+		}
+		batch.Queue(name, arguments...)
+		return nil
+	}
+	batch.Queue("SELECT set_config('application_name', $1, true)", underWay(m.login))
 	guard, arguments := ambientGuard(of, m.read.Tolerated)
-	queue(guard, arguments...)
-	queue(fmt.Sprintf(heldExactly, heldSQL), m.holder, expected)
+	if err := queue("ambient", guard, arguments...); err != nil {
+		return nil, err
+	}
+	if err := queue("held", fmt.Sprintf(heldExactly, heldSQL), m.holder, expected); err != nil {
+		return nil, err
+	}
 	if m.read.Run != nil {
 		guard, arguments = runGuard(m.read.place(m.holder), *m.read.Run)
-		queue(guard, arguments...)
+		if err := queue("command", guard, arguments...); err != nil {
+			return nil, err
+		}
 	}
-	queue(create)
-	queue(member)
-	queue(engine)
-	queue("COMMENT ON ROLE " + ident(m.login) + " IS " + literal(m.bears.String()))
-	queue("SELECT r.oid, EXISTS ("+watchdogs+") FROM pg_roles r WHERE r.rolname = $2", m.watchdog, m.login)
-	return batch, nil
+	for _, statement := range []string{create, member, engine, "COMMENT ON ROLE " + ident(m.login) + " IS " + literal(m.bears.String())} {
+		batch.Queue(statement)
+	}
+	return batch, queue("made", "SELECT r.oid, EXISTS ("+watchdogs+") FROM pg_roles r WHERE r.rolname = $2", m.watchdog, m.login)
 }
 
 // Places of the checks in a batch.
 const (
-	atAmbient = 0
-	atHolder  = 1
-	atCommand = 2 // of a predefined command only
+	atAmbient = 1
+	atHolder  = 2
+	atCommand = 3 // of a predefined command only
 )
 
-// underWay is how every statement of a login's mint begins, so that Revoke sees that
-// one is under way.
-func underWay(login string) string { return "/* mint " + login + " */ " }
+// underWay is what a session of the engine's is called while it mints a login, so
+// that Revoke sees that.
+func underWay(login string) string { return "mint " + login }
 
 // run sends the message. The error is errAmbient or errHolder where a check failed.
 func (m minting) run(ctx context.Context, conn *pgx.Conn) (made, error) {
 	var answer made
-	batch, err := m.batch(conn)
+	batch, err := m.batch(ctx, conn)
 	if err != nil {
 		return made{}, err
 	}

@@ -63,17 +63,17 @@ func (p *postgres) revoke(ctx context.Context, conn *pgx.Conn, login, known stri
 		if err != nil {
 			return nil // the mint's answer was lost, so nobody has ever had it
 		}
-		return p.cut(ctx, conn, uint32(oid))
+		return p.cut(ctx, conn, uint32(oid), login)
 	}
 	if err := p.close(ctx, conn, login, found.holders); err != nil {
 		return err
 	}
-	alive := p.cut(ctx, conn, found.oid) // what can go on without, does
+	alive := p.cut(ctx, conn, found.oid, login) // what can go on without, does
 	if errors.Is(alive, context.Canceled) || errors.Is(alive, context.DeadlineExceeded) {
 		return alive
 	}
 	if found.prepared > 0 {
-		if err := p.rollBack(ctx, login, found.holders); err != nil {
+		if err := p.rollBack(ctx, conn, login, found.holders); err != nil {
 			return errors.Join(alive, err)
 		}
 	}
@@ -83,7 +83,7 @@ func (p *postgres) revoke(ctx context.Context, conn *pgx.Conn, login, known stri
 	if err := p.server.drop(ctx, conn, login); err != nil {
 		return errors.Join(alive, err)
 	}
-	return p.cut(ctx, conn, found.oid)
+	return p.cut(ctx, conn, found.oid, login)
 }
 
 // look finds a login, and what there is of it.
@@ -107,7 +107,7 @@ func (p *postgres) await(ctx context.Context, conn *pgx.Conn, login string) erro
 	return poll(ctx, func() (bool, error) {
 		var busy bool
 		err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity
- WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND state <> 'idle' AND starts_with(query, $1))`, underWay(login)).Scan(&busy)
+ WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND application_name = $1)`, underWay(login)).Scan(&busy)
 		return !busy, said("looking for a mint", err)
 	}, errors.New("postgresql: the login's mint is still under way"))
 }
@@ -121,12 +121,14 @@ func (p *postgres) close(ctx context.Context, conn *pgx.Conn, login string, hold
 	return said("ALTER ROLE", send(ctx, conn, statements...))
 }
 
-// cut ends the sessions of a login, and returns nil once there are none.
-func (p *postgres) cut(ctx context.Context, conn *pgx.Conn, oid uint32) error {
+// cut ends the sessions of a login, and returns nil once there are none. The server
+// may have given the number of a login that is gone to another role since.
+func (p *postgres) cut(ctx context.Context, conn *pgx.Conn, oid uint32, login string) error {
 	return poll(ctx, func() (bool, error) {
 		var left int
-		err := conn.QueryRow(ctx, "SELECT count(pg_terminate_backend(pid))::integer FROM pg_stat_activity WHERE usesysid = $1", oid).Scan(&left)
-		return left == 0, lacks("ending sessions of a login that is gone", err, fieldUsername, p.server.username, "GRANT pg_signal_backend TO "+ident(p.server.username))
+		err := conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid))::integer FROM pg_stat_activity
+ WHERE usesysid = $1 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = $1 AND r.rolname <> $2)`, oid, login).Scan(&left)
+		return left == 0, lacks("ending sessions of "+login, err, fieldUsername, p.server.username, "GRANT pg_signal_backend TO "+ident(p.server.username))
 	}, errors.New("postgresql: a session of the login has not ended yet"))
 }
 
@@ -150,17 +152,13 @@ func poll(ctx context.Context, done func() (bool, error), late error) error {
 
 // rollBack rolls back what a login's sessions have left prepared. A session that has
 // taken on its holder's role prepares as that, which nobody else has a reason to.
-func (p *postgres) rollBack(ctx context.Context, login string, holders []string) error {
+func (p *postgres) rollBack(ctx context.Context, conn *pgx.Conn, login string, holders []string) error {
 	type transaction struct{ ID, Owner, Database string }
-	var left []transaction
-	err := p.server.with(ctx, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, "SELECT gid, owner::text, database::text FROM pg_prepared_xacts WHERE owner = ANY ($1::text[])", append([]string{login}, holders...))
-		if err != nil {
-			return err
-		}
-		left, err = pgx.CollectRows(rows, pgx.RowToStructByPos[transaction])
-		return err
-	})
+	rows, err := conn.Query(ctx, "SELECT gid, owner::text, database::text FROM pg_prepared_xacts WHERE owner = ANY ($1::text[])", append([]string{login}, holders...))
+	if err != nil {
+		return said("prepared transactions", err)
+	}
+	left, err := pgx.CollectRows(rows, pgx.RowToStructByPos[transaction])
 	if err != nil {
 		return said("prepared transactions", err)
 	}

@@ -201,11 +201,30 @@ func (p procedure) create(schema string) string {
 		}
 		text.WriteString(" SET search_path = " + strings.Join(quoted, ", "))
 	}
-	for _, name := range slices.Sorted(maps.Keys(p.settings)) {
+	for _, name := range inSettingOrder(p.settings) {
 		fmt.Fprintf(&text, " SET %s = %s", ident(strings.Split(name, ".")...), literal(p.settings[name]))
 	}
 	text.WriteString(" AS " + literal(p.body))
 	return text.String()
+}
+
+// inSettingOrder puts first what decides how the values of others are written, since
+// they are set one after another.
+func inSettingOrder(settings map[string]string) []string {
+	names := slices.Sorted(maps.Keys(settings))
+	slices.SortStableFunc(names, func(a, b string) int {
+		_, first := bodyPins[a]
+		_, second := bodyPins[b]
+		switch {
+		case first == second:
+			return 0
+		case first:
+			return -1
+		default:
+			return 1
+		}
+	})
+	return names
 }
 
 // bodyHash is the hash of a procedure's text as runMatches has the server take it.

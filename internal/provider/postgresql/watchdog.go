@@ -58,14 +58,17 @@ END $watchdog$`
 
 const (
 	watchEvery = 200 * time.Millisecond
-	watchQuiet = 5 * time.Minute // without a login, after which it ends
-	watchBegin = 3 * time.Second // for it to begin
+	watchQuiet = 5 * time.Minute  // without a login, after which it ends
+	watchBegin = 3 * time.Second  // for it to begin
+	watchAgain = 30 * time.Second // after a start that failed; until then nobody waits for another
 )
 
 // watch starts watchdogs.
 type watch struct {
 	server *server
 	mu     sync.Mutex // one start at a time
+	failed error      // the last start, unless it went well
+	at     time.Time  // when
 }
 
 func newWatch(server *server) *watch { return &watch{server: server} }
@@ -75,10 +78,29 @@ func unwatched(err error) string {
 	return fmt.Sprintf("what ends open sessions at their time without Vault could not be started, so that they go on until Vault ends them: %v", err)
 }
 
+// speaks says whether the engine may use the language that the watchdog is written in.
+func speaks(ctx context.Context, asked querier) (bool, error) {
+	var may bool
+	err := asked.QueryRow(ctx, "SELECT has_language_privilege('plpgsql', 'USAGE')").Scan(&may)
+	return may, said("whether plpgsql may be used", err)
+}
+
+func errSpeechless(username string) error {
+	return errors.New("the engine's login may not use plpgsql; GRANT USAGE ON LANGUAGE plpgsql TO " + ident(username))
+}
+
 // start sees to it that a mount's watchdog runs.
 func (w *watch) start(ctx context.Context, mount string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.failed != nil && time.Since(w.at) < watchAgain {
+		return w.failed
+	}
+	w.failed, w.at = w.begin(ctx, mount), time.Now()
+	return w.failed
+}
+
+func (w *watch) begin(ctx context.Context, mount string) error {
 	runs, err := w.runs(ctx, mount)
 	if err != nil || runs {
 		return err
@@ -112,10 +134,13 @@ func (w *watch) send(ctx context.Context, mount string) error {
 	if err != nil {
 		return err
 	}
-	var may bool
-	if err := conn.QueryRow(ctx, "SELECT has_language_privilege('plpgsql', 'USAGE')").Scan(&may); err != nil || !may {
+	may, err := speaks(ctx, conn)
+	if err == nil && !may {
+		err = errSpeechless(w.server.username)
+	}
+	if err != nil {
 		closeConn(conn)
-		return errors.Join(err, errors.New("postgresql: the engine's login may not use plpgsql; GRANT USAGE ON LANGUAGE plpgsql TO "+ident(w.server.username)))
+		return err
 	}
 	program := fmt.Sprintf(watchdogProgram, literal(likeLogins(mount)), int(watchQuiet/watchEvery), watchEvery.Seconds())
 	raw, err := conn.PgConn().Hijack()
