@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ending"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
@@ -41,11 +42,15 @@ type backend struct {
 	captured     map[*framework.Path][]string      // the fields in each path's own pattern
 	mountUUID    string
 
-	grants  *lifecycle.Manager
-	sweeper *sweep.Sweeper
-	ends    *ending.Runner
-	targets cache[openTarget]
-	roles   cache[openRole]
+	grants   *lifecycle.Manager
+	sweeper  *sweep.Sweeper
+	ends     *ending.Runner
+	targets  cache[openTarget]
+	roles    cache[openRole]
+	requests requests // for approvals
+	// frozen is what is frozen, in one entry; freezing is held while that is changed.
+	frozen   cache[admission.Freezes]
+	freezing sync.Mutex
 	// observed is what the target said of each role's last credential.
 	observed observations
 	needed   neededKeys
@@ -91,6 +96,8 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			b.pathRotateRoot(),
 			b.pathRoles(),
 			b.pathCreds(),
+			b.pathRequests(),
+			b.pathFreeze(),
 			b.pathPreview(),
 			b.pathCheck(),
 			b.pathCatalog(),
@@ -125,11 +132,11 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 	}
 	b.grants = lifecycle.New(b.Logger(), now)
 	b.sweeper = &sweep.Sweeper{
-		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Needed: b.neededByRoles, Settings: b.sweepSettings, Log: b.Logger(),
+		Grants: b.grants, Mount: b.mountUUID, Open: b.enderOf, Targets: b.sweepTargets, Needed: b.neededByRoles, Settings: b.sweepSettings, Tidy: b.tidyPast, Log: b.Logger(),
 	}
 	b.grants.Mount = conf.BackendUUID
 	b.ends = &ending.Runner{Grants: b.grants, Open: b.enderOf, Log: b.Logger()}
-	b.grants.Untidy = b.sweeper.Tidy
+	b.grants.Untidy = b.sweeper.TidyUp
 	b.grants.Rebuilt = func(storage logical.Storage) {
 		b.sweeper.Keep(storage)
 		b.ends.Resume(storage)
@@ -192,13 +199,16 @@ func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {
 		b.roleChanged(name)
 	}
+	if strings.HasPrefix(key, freezePrefix) {
+		b.frozen.drop(frozenNow)
+	}
 	if key == tidyConfigKey {
 		b.tidyConfigs.drop(key)
 	}
 }
 
 // refuse turns an error into an answer: what the caller can mend has status
-// 400 and says how, the rest is a fault.
+// 400 and says how, what is not allowed has 403, the rest is a fault.
 func refuse(err error) (*logical.Response, error) {
 	var mendable *invalid.Error
 	if errors.As(err, &mendable) {
@@ -207,10 +217,21 @@ func refuse(err error) (*logical.Response, error) {
 	return nil, bare(err)
 }
 
+// refuses says whether an error is for the caller: what to mend, or that it is not
+// allowed.
+func refuses(err error) bool {
+	var mendable *invalid.Error
+	var denied *invalid.Denied
+	return errors.As(err, &mendable) || errors.As(err, &denied)
+}
+
 // bare returns the errors that mean something to Vault as Vault knows them:
 // across the plugin's connection a wrapped one would be any other fault.
 func bare(err error) error {
+	var denied *invalid.Denied
 	switch {
+	case errors.As(err, &denied):
+		return logical.CodedError(http.StatusForbidden, denied.Error())
 	case errors.Is(err, logical.ErrReadOnly):
 		return logical.ErrReadOnly
 	case errors.Is(err, provider.ErrUnavailable):

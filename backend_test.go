@@ -310,7 +310,7 @@ func TestEveryPathIsDocumented(t *testing.T) {
 			if field.Description == "" || field.DisplayAttrs == nil || field.DisplayAttrs.Name == "" {
 				t.Errorf("%s: field %s has no description or display name", path.Pattern, name)
 			}
-			if strings.Contains(name, "secret") && !isSensitive(field) {
+			if strings.Contains(name, "secret") && field.Type == framework.TypeString && !isSensitive(field) {
 				t.Errorf("%s: field %s is not sensitive", path.Pattern, name)
 			}
 		}

@@ -23,7 +23,7 @@ func (e *engine) readAs(entity, path string) *logical.Response {
 	return response
 }
 
-func (e *engine) stateOf(minted *logical.Response) ledger.State {
+func (e *engine) grantState(minted *logical.Response) ledger.State {
 	e.t.Helper()
 	return e.do(logical.ReadOperation, "grants/"+minted.Data["grant_id"].(string), nil).Data["state"].(ledger.State)
 }
@@ -71,7 +71,7 @@ func TestEndEndsWhatItsFilterNames(t *testing.T) {
 			answer := e.do(logical.UpdateOperation, "end", asked).Data
 			want := 0
 			for i, end := range ends {
-				state, dead := e.stateOf(minted[i]), e.target.End(minted[i].Data["grant_id"].(string)).IsZero()
+				state, dead := e.grantState(minted[i]), e.target.End(minted[i].Data["grant_id"].(string)).IsZero()
 				if end {
 					want++
 				}
@@ -153,8 +153,8 @@ func TestAnInterruptedEndGoesOn(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	if e.stateOf(later) != ledger.Active || e.target.Live() != 1 {
-		t.Errorf("%d live, want the one that was issued later; it is %s", e.target.Live(), e.stateOf(later))
+	if e.grantState(later) != ledger.Active || e.target.Live() != 1 {
+		t.Errorf("%d live, want the one that was issued later; it is %s", e.target.Live(), e.grantState(later))
 	}
 	for range 100 {
 		ends := e.do(logical.ReadOperation, "end-status", nil).Data["ends"].([]map[string]any)

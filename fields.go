@@ -178,8 +178,47 @@ func checkType(name string, schema *framework.FieldSchema, raw any) error {
 		default:
 			return wrong("a list of strings")
 		}
+	case framework.TypeKVPairs:
+		return checkPairs(name, raw)
 	default:
 		return fmt.Errorf("field %q has a type that the guard does not know", name)
+	}
+	return nil
+}
+
+// checkPairs admits an object of strings, and what stands for one: key=value, or a list
+// of these with no key twice. The framework would take 7 for "7", and the last of two.
+func checkPairs(name string, raw any) error {
+	var entries []any
+	switch pairs := raw.(type) {
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(pairs)) {
+			if _, ok := pairs[key].(string); !ok {
+				return notA("an object of strings", name, pairs[key])
+			}
+		}
+		return nil
+	case string:
+		entries = []any{pairs}
+	case []any:
+		entries = pairs
+	default:
+		return notA("an object of strings", name, raw)
+	}
+	seen := map[string]bool{}
+	for _, entry := range entries {
+		text, ok := entry.(string)
+		if !ok {
+			return notA("an object of strings", name, entry)
+		}
+		key, _, pair := strings.Cut(text, "=")
+		if !pair || key == "" {
+			return invalid.Field(name, text, "not a key and its value", "write it as key=value")
+		}
+		if seen[key] {
+			return invalid.Field(name, key, "it is there twice", "leave one out")
+		}
+		seen[key] = true
 	}
 	return nil
 }

@@ -7,6 +7,22 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 )
 
+// Pairs come as an object, or as key=value from the command line.
+func TestPairs(t *testing.T) {
+	for text, want := range map[string]bool{
+		`{"a":"b"}`: true, `{}`: true, `"a=b"`: true, `["a=b","c=d=e"]`: true, `"a="`: true,
+		`{"a":7}`: false, `{"a":["b"]}`: false, `"a"`: false, `["a=b","a=c"]`: false, `[1]`: false, `"=b"`: false, `7`: false, `true`: false,
+	} {
+		var raw any
+		if err := json.Unmarshal([]byte(text), &raw); err != nil {
+			t.Fatal(err)
+		}
+		if err := checkType("tags", &framework.FieldSchema{Type: framework.TypeKVPairs}, raw); (err == nil) != want {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // A number comes as text from the command line, as a float from Vault's API.
 func TestWholeNumbers(t *testing.T) {
 	for raw, want := range map[any]bool{

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 )
@@ -81,7 +82,7 @@ func (b *backend) neededBy(ctx context.Context, storage logical.Storage, name, o
 	if err != nil {
 		return "", err
 	}
-	policy, err := opened.provider.Compile(granted, stored.widest(b.grants.Now(), b.System()))
+	policy, err := opened.provider.Compile(granted, within(stored.widest(b.grants.Now(), b.System()), granted))
 	if err != nil {
 		return "", err
 	}
@@ -110,7 +111,11 @@ func (b *backend) removeInstalled(ctx context.Context, storage logical.Storage, 
 		if err != nil {
 			return err
 		}
-		if err := b.grants.Uninstall(ctx, storage, target, idle); err != nil {
+		byRole := func() (bool, error) {
+			needed, err := b.neededByRoles(ctx, storage)
+			return needed[idle.Key], err
+		}
+		if err := b.grants.Uninstall(ctx, storage, target, idle, byRole); err != nil && !errors.Is(err, lifecycle.ErrNeeded) {
 			return err
 		}
 	}

@@ -50,7 +50,7 @@ func TestATargetThatMoves(t *testing.T) {
 			t.Errorf("the answer does not say %q: %s", part, warnings)
 		}
 	}
-	if state := e.stateOf(minted); state != ledger.Lost {
+	if state := e.grantState(minted); state != ledger.Lost {
 		t.Errorf("the grant is %s, want lost", state)
 	}
 	// Its lease lapses later, and must not stay for ever.
@@ -75,7 +75,7 @@ func TestATargetWithoutGrantsMoves(t *testing.T) {
 	}
 	e.do(logical.UpdateOperation, "config/db", map[string]any{"type": "fake", "where": "elsewhere"})
 	e.do(logical.ReadOperation, "creds/reset/T-2", nil)
-	if state := e.stateOf(minted); state != ledger.Revoked {
+	if state := e.grantState(minted); state != ledger.Revoked {
 		t.Errorf("a grant of before is %s, want revoked", state)
 	}
 }

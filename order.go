@@ -18,8 +18,9 @@ import (
 )
 
 // order reads what a caller asks for at creds/ or preview/, and checks it
-// against the role. The warnings say what the caller should know of it.
-func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData) (order lifecycle.Order, warnings []string, err error) {
+// against the role. The warnings say what the caller should know of it. Where
+// nothing is to be minted, what would be refused now is one of them.
+func (b *backend) order(ctx context.Context, req *logical.Request, data *framework.FieldData, mints bool) (order lifecycle.Order, warnings []string, err error) {
 	order, stored, err := b.orderFor(ctx, req, data, parametersOf(req, data))
 	if err != nil {
 		return lifecycle.Order{}, nil, err
@@ -32,6 +33,16 @@ func (b *backend) order(ctx context.Context, req *logical.Request, data *framewo
 		if order.Longest, err = stored.longest(b.System()); err != nil {
 			return lifecycle.Order{}, nil, err
 		}
+	}
+	cut, refusal := b.admitMint(ctx, req, data, stored, &order)
+	if refusal != nil && (mints || !refuses(refusal)) {
+		return lifecycle.Order{}, nil, refusal
+	}
+	if cut != "" {
+		warnings = append(warnings, cut)
+	}
+	if !mints {
+		warnings = append(warnings, b.foresee(order, stored.rules, refusal)...)
 	}
 	if adviser, able := order.Provider.(provider.Adviser); able {
 		warnings = append(warnings, adviser.Advise(order.Scope, order.Bounds).Mint...)
@@ -107,7 +118,7 @@ func (b *backend) fill(ctx context.Context, storage logical.Storage, wish wish) 
 		return nothing(errors.New("vault did not say which address the request came from, and the role binds credentials to it"))
 	}
 	order := b.orderOn(stored.Target, opened)
-	order.Role, order.Task, order.Scope, order.Bounds = wish.role, wish.task, granted, bounds
+	order.Role, order.Task, order.Scope, order.Bounds = wish.role, wish.task, granted, within(bounds, granted)
 	order.EntityID, order.DisplayName, order.Accessor = wish.entityID, wish.displayName, wish.accessor
 	order.EntityName = func() (string, error) { return identity("identity.entity.name") }
 	return order, stored, nil

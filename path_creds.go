@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
-	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
@@ -84,11 +83,12 @@ func taskField() *framework.FieldSchema {
 }
 
 func (b *backend) mint(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	order, warnings, err := b.order(ctx, req, data)
+	order, warnings, err := b.order(ctx, req, data, true)
 	if err != nil {
 		b.countRefusal(ctx, req, data, err)
 		return refuse(err)
 	}
+	order.Confirm = func(ctx context.Context) error { return b.checkFrozen(ctx, req.Storage, order) }
 	order.Hold = func() (func(), error) { return b.holdTarget(ctx, req.Storage, order) }
 	issued, err := b.grants.Issue(ctx, req.Storage, order)
 	if err != nil {
@@ -105,7 +105,7 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	})
 	var renewal *renewal
 	if order.Longest > 0 {
-		renewal = renewalOf(issued, order, parametersOf(req, data))
+		renewal = renewalOf(issued, order, parametersOf(req, data), callerAddress(req))
 	}
 	response := b.lease(issued, answer, renewal)
 	response.Warnings = append(warnings, issued.Credential.Warnings...)
@@ -114,14 +114,19 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 }
 
 // holdTarget keeps an order's target from being deleted or moved to another system
-// until release is called, if that has not happened since the order was filled in.
+// until release is called, if that has not happened since the order was filled in,
+// and nor has it been frozen.
 // Until then nothing is held: what a target is asked before a mint can take long,
 // and who writes a target meanwhile would stop the mints on all of them.
 func (b *backend) holdTarget(ctx context.Context, storage logical.Storage, order lifecycle.Order) (release func(), err error) {
 	b.definitions.RLock()
 	opened, err := b.openTarget(ctx, storage, order.Target)
 	if err == nil && opened.system == order.System {
-		return b.definitions.RUnlock, nil
+		if err = b.checkFrozen(ctx, storage, order); err == nil {
+			return b.definitions.RUnlock, nil
+		}
+		b.definitions.RUnlock()
+		return nil, err
 	}
 	b.definitions.RUnlock()
 	if err == nil || errors.Is(err, errNoTarget) {
@@ -133,7 +138,7 @@ func (b *backend) holdTarget(ctx context.Context, storage logical.Storage, order
 // countRefusal counts an order that was refused before it got to its target.
 func (b *backend) countRefusal(ctx context.Context, req *logical.Request, data *framework.FieldData, err error) {
 	name, misnamed := nameIn(data, "role")
-	if mendable := new(invalid.Error); misnamed != nil || !errors.As(err, &mendable) {
+	if misnamed != nil || !refuses(err) {
 		return
 	}
 	if stored, err := b.openRole(ctx, req.Storage, name); err == nil {

@@ -209,6 +209,7 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"entity_id":      grant.EntityID,
 		"display_name":   grant.DisplayName,
 		"token_accessor": grant.Accessor,
+		"approval":       grant.Approval,
 		"issued_at":      stamp(grant.IssuedAt),
 		"expires_at":     stamp(grant.ExpiresAt),
 		"ended_at":       stamp(grant.EndedAt),

@@ -40,7 +40,7 @@ func (b *backend) pathPreview() []*framework.Path {
 }
 
 func (b *backend) preview(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	order, warnings, err := b.order(ctx, req, data)
+	order, warnings, err := b.order(ctx, req, data, false)
 	if err != nil {
 		return refuse(err)
 	}

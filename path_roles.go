@@ -12,12 +12,14 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
 func (b *backend) pathRoles() []*framework.Path {
 	fields := maps.Clone(b.roleFields)
+	maps.Copy(fields, admissionFields())
 	maps.Copy(fields, map[string]*framework.FieldSchema{
 		"role": {
 			Type:         framework.TypeString,
@@ -83,6 +85,7 @@ func (b *backend) pathRoles() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Max TTL"},
 		},
 	})
+	maps.Copy(fields, approvalFields())
 	return []*framework.Path{
 		{
 			Pattern:      "roles/?$",
@@ -147,6 +150,8 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 			answer[name] = int64(duration / time.Second)
 		}
 	}
+	readApproval(stored.Approval, answer)
+	describeAdmission(stored.Admission, answer)
 	for name, value := range stored.Options {
 		answer[name] = value
 	}
@@ -177,6 +182,17 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 		mergeObjects(data, map[string]map[string]any{"conditions": changed.Conditions, "parameters": changed.Parameters})
 	}
 	changed = b.changeRole(changed, data)
+	advice, err := changed.changeApproval(data)
+	if err != nil {
+		return refuse(err)
+	}
+	if changed.Admission, err = changeAdmission(changed.Admission, data); err != nil {
+		return refuse(err)
+	}
+	rules, err := admission.Parse(changed.Admission)
+	if err != nil {
+		return refuse(err)
+	}
 	opened, err := b.roleTarget(ctx, req.Storage, changed.Target)
 	if err != nil {
 		return refuse(err)
@@ -186,21 +202,24 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 			return refuse(invalid.Hidden(option, fmt.Sprintf("target %q, of type %s, does not take it", changed.Target, opened.Type), "leave it out, or name another target"))
 		}
 	}
+	changed.Tagged = b.types[opened.Type].Tagged
 	valid, err := changed.validate(ctx, opened, b.grants.Now(), b.System())
 	if err != nil {
 		return refuse(err)
 	}
 	if valid.policy != "" {
-		if err := b.grants.Install(ctx, req.Storage, b.orderOn(changed.Target, opened), valid.policy); err != nil {
+		release, err := b.grants.Install(ctx, req.Storage, b.orderOn(changed.Target, opened), valid.policy)
+		if err != nil {
 			return refuse(err)
 		}
+		defer release()
 	}
 	err = writeEntry(ctx, req.Storage, rolePrefix+name, valid.role)
 	b.roleChanged(name) // on an error too: storage may have taken the write
 	if err != nil {
 		return refuse(err)
 	}
-	return warn(append(valid.warnings, b.roleWarnings(changed)...)), nil
+	return warn(slices.Concat(valid.warnings, advice, b.roleWarnings(changed), rules.Advice(b.grants.Now()))), nil
 }
 
 // roleChanged forgets what is known of a role.

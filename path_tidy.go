@@ -66,6 +66,21 @@ func (b *backend) sweepTargets(ctx context.Context, storage logical.Storage) ([]
 	return targets, nil
 }
 
+// tidyPast tidies up requests and freezes, for the sweeper. Where the storage is not
+// this cluster's to write, the one that may does it.
+func (b *backend) tidyPast(ctx context.Context, storage logical.Storage, before time.Time) (sweep.Tidied, error) {
+	moved, forgotten, err := b.tidyRequests(ctx, storage, before)
+	if err == nil {
+		var lifted int
+		lifted, err = b.tidyFreezes(ctx, storage, before)
+		forgotten += lifted
+	}
+	if errors.Is(err, logical.ErrReadOnly) {
+		err = nil
+	}
+	return sweep.Tidied{Moved: moved, Deleted: forgotten}, err
+}
+
 func (b *backend) pathTidy() []*framework.Path {
 	return []*framework.Path{
 		{
@@ -92,7 +107,7 @@ func (b *backend) pathTidy() []*framework.Path {
 			Fields: map[string]*framework.FieldSchema{
 				"retention": {
 					Type:         framework.TypeDurationSecond,
-					Description:  "How long grants are remembered after their latest end: from 1h to 8760h. Default: 720h.",
+					Description:  "How long grants are remembered after their latest end, and requests and freezes after they are over: from 1h to 8760h. Default: 720h.",
 					DisplayAttrs: &framework.DisplayAttributes{Name: "Retention"},
 				},
 				"orphan_interval": {
@@ -144,6 +159,7 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 		"end":         map[string]any{"at": stamp(status.End.At), "ended": status.End.Ended, "failed": status.End.Failed},
 		"pack":        map[string]any{"at": stamp(status.Pack.At), "packed": status.Pack.Grants, "damaged": status.Pack.Damaged, "problem": status.Pack.Problem},
 		"retire":      map[string]any{"at": stamp(status.Retire.At), "deleted": status.Retire.Deleted, "problem": status.Retire.Problem},
+		"requests":    map[string]any{"at": stamp(status.Tidy.At), "moved": status.Tidy.Moved, "deleted": status.Tidy.Deleted, "problem": status.Tidy.Problem},
 		"orphans":     map[string]any{"at": stamp(status.Orphans.At), "problem": status.Orphans.Problem, "targets": describeTargets(status.Orphans.Targets)},
 	}}, nil
 }
@@ -204,7 +220,7 @@ func (b *backend) writeTidySettings(ctx context.Context, req *logical.Request, d
 const tidyHelp = `
 The sweeper runs each minute. It ends grants that have outlived their leases, and
 tries again what could not be ended; it packs the ledger's past, and forgets it
-after "retention". Each "orphan_interval" it searches the targets for what bears
+after "retention", as it does requests and lifted freezes. Each "orphan_interval" it searches the targets for what bears
 this mount's and this ledger's mark and is no grant of the ledger: that is
 reported at once, and ended once the end that its own mark states has passed.
 

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
@@ -18,11 +19,12 @@ import (
 type renewal struct {
 	Parameters map[string]string `json:"parameters,omitempty"`
 	SourceIP   netip.Addr        `json:"source_ip,omitzero"` // invalid where the role did not bind it
+	Caller     netip.Addr        `json:"caller,omitzero"`    // where it was read from; invalid where that is not known
 	Minted     lifecycle.Minted  `json:"minted"`
 }
 
-func renewalOf(issued lifecycle.Issued, order lifecycle.Order, parameters map[string]string) *renewal {
-	return &renewal{Parameters: parameters, SourceIP: order.Bounds.SourceIP, Minted: issued.Minted()}
+func renewalOf(issued lifecycle.Issued, order lifecycle.Order, parameters map[string]string, caller netip.Addr) *renewal {
+	return &renewal{Parameters: parameters, SourceIP: order.Bounds.SourceIP, Caller: caller, Minted: issued.Minted()}
 }
 
 // renew moves the end of a lease's credential, and the lease's with it. The role
@@ -47,6 +49,9 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 	if err != nil {
 		return nil, bare(err)
 	}
+	if err := b.checkFrozen(ctx, req.Storage, order); err != nil {
+		return nil, bare(err)
+	}
 	if !stored.Renewable {
 		return nil, invalid.Hidden("lease", "its role does not say renewable=true any more", remedy)
 	}
@@ -57,11 +62,32 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 	if order.TTL, _, err = stored.lifetime(wanted, b.System()); err != nil {
 		return nil, bare(err)
 	}
+	cut, err := b.admitRenewal(stored.rules, grant, data.Renewal.Caller, &order)
+	if err != nil {
+		return nil, bare(err)
+	}
 	renewed, err := b.grants.Renew(ctx, req.Storage, lifecycle.RenewOrder{Order: order, ID: data.GrantID, Handle: data.Handle, Minted: data.Renewal.Minted})
 	if err != nil {
 		return nil, bare(err)
 	}
-	return b.renewedLease(req.Secret, renewed), nil
+	response := b.renewedLease(req.Secret, renewed)
+	if cut != "" {
+		response.Warnings = []string{cut}
+	}
+	return response, nil
+}
+
+// admitRenewal holds a renewal to its role's rules, as if the credential were read
+// anew by who has it: only its limits are met by the grant itself. Vault does not
+// say who asks.
+func (b *backend) admitRenewal(rules admission.Rules, grant ledger.Grant, caller netip.Addr, order *lifecycle.Order) (cut string, err error) {
+	now := b.grants.Now()
+	request := admission.Request{Task: grant.Task, Caller: b.caller(caller, grant.EntityID)}
+	if order.Until, err = rules.Admit(request, now, now.Add(order.TTL+time.Second)); err != nil {
+		return "", err
+	}
+	order.TTL, cut = rules.Cut(order.TTL, now, order.Until)
+	return cut, nil
 }
 
 // renewedLease ends with its credential. Vault gives a caller what it asks for up

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -32,7 +35,10 @@ type role struct {
 	TTL                time.Duration     `json:"ttl,omitempty"`     // 0: the mount's default
 	MaxTTL             time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
 	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
+	Tagged             []string          `json:"tagged,omitempty"`  // those of Options whose values are filled in when a credential is read
 	Facts              provider.Facts    `json:"facts,omitempty"`   // what the provider learnt of the target when the role was written
+	Approval           approval.Rule     `json:"approval,omitzero"`
+	Admission          admission.Texts   `json:"admission,omitzero"`
 }
 
 // errNoRole is returned for a role that does not exist.
@@ -47,6 +53,8 @@ func readRole(ctx context.Context, storage logical.Storage, name string) (role, 
 type openRole struct {
 	role
 	definition scope.Definition
+	rules      admission.Rules
+	version    string // see versionOf
 }
 
 // openRole returns the role of that name, from the cache where it can. The error
@@ -61,15 +69,43 @@ func (b *backend) openRole(ctx context.Context, storage logical.Storage, name st
 		if err != nil {
 			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err) // not the caller's mistake
 		}
-		return openRole{role: stored, definition: definition}, nil
+		rules, err := admission.Parse(stored.Admission)
+		if err != nil {
+			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err)
+		}
+		version, err := versionOf(stored)
+		return openRole{role: stored, definition: definition, rules: rules, version: version}, err
 	})
 }
 
 // define is what the role grants.
 func (r role) define() (scope.Definition, error) {
 	return scope.Define(scope.Texts{
-		Action: r.Action, Resource: r.Resource, Companions: r.CompanionResources, Conditions: r.Conditions, Parameters: r.Parameters,
+		Action: r.Action, Resource: r.Resource, Companions: r.CompanionResources, Conditions: r.Conditions, Parameters: r.Parameters, Tags: r.tags(),
 	})
+}
+
+// tags are the role's fields whose values are filled in when a credential is read.
+func (r role) tags() scope.Tags {
+	tags := scope.Tags{}
+	for _, field := range r.Tagged {
+		if pairs := r.Options.Pairs(field); len(pairs) > 0 {
+			tags[field] = pairs
+		}
+	}
+	return tags
+}
+
+// within is the bounds with the tags that are filled into a scope.
+func within(bounds provider.Bounds, granted scope.Scope) provider.Bounds {
+	if len(granted.Tags()) == 0 {
+		return bounds
+	}
+	bounds.Options = maps.Clone(bounds.Options)
+	for field, tags := range granted.Tags() {
+		bounds.Options[field] = tags
+	}
+	return bounds
 }
 
 // bounds are the role's limits for a credential that is read from an address.
@@ -116,7 +152,9 @@ func (r role) validate(ctx context.Context, opened openTarget, now time.Time, sy
 	}
 	bounds := valid.widest(now, system)
 	var advice provider.Advice
+	widest := bounds
 	err = definition.Try(func(granted scope.Scope) error {
+		bounds := within(widest, granted)
 		policy, err := opened.provider.Compile(granted, bounds)
 		if err != nil {
 			return err
@@ -146,7 +184,7 @@ func (r role) examine(ctx context.Context, examiner provider.Examiner, definitio
 			return nil
 		}
 		examined = true
-		findings, err = examiner.Examine(ctx, granted, bounds)
+		findings, err = examiner.Examine(ctx, granted, within(bounds, granted))
 		return err
 	})
 	return findings, err

@@ -15,9 +15,17 @@ func TestPathHelp(t *testing.T) {
 		"config/x":            {"endpoint (string)", "secret_key (string)", "verify_connection (bool)"},
 		"rotate-root/x":       {"target (string)", "Nobody has seen the new"},
 		"roles":               {"List the roles"},
-		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly"},
+		"roles/x":             {"action (string)", "resource (string)", "ttl (duration (sec))", "can't be expressed exactly", "window (string)", "max_active (int)", "bound_cidrs (slice)", "task_pattern"},
 		"creds/x":             {"ttl (duration (sec))", "not renewable"},
 		"creds/upload/JIRA-1": {"task (string)", "lease revoke -prefix", "key=app/1.tgz"},
+		"requests":            {"reason (string)", "task (string)", "requests/<id>/approve"},
+		"requests/past":       {"limit (int)", "lapses after approval_ttl"},
+		"requests/x":          {"id (string)", "one entity"},
+		"requests/x/approve":  {"id (string)", "another entity"},
+		"requests/x/deny":     {"reason (string)"},
+		"requests/x/cancel":   {"id (string)"},
+		"freeze":              {"role (string)", "target (string)", "all (bool)", "reason (string)", "status 403"},
+		"unfreeze":            {"reason (string)", "lease revoke -prefix"},
 		"preview/x":           {"ttl (duration (sec))", "Nothing", "minted"},
 		"preview/x/JIRA-1":    {"task (string)"},
 		"check/x":             {"resource_policy (string)", "context (map)", "statement that decides"},
@@ -78,17 +86,19 @@ func TestOpenAPI(t *testing.T) {
 	}
 	slices.Sort(names)
 	want := []string{
-		"precision-check-role", "precision-delete-role", "precision-delete-target",
+		"precision-approve-request", "precision-cancel-request", "precision-check-role", "precision-delete-role", "precision-delete-target",
+		"precision-deny-request", "precision-freeze-minting",
 		"precision-generate-credentials", "precision-generate-credentials-for-task",
 		"precision-generate-credentials-for-task-with-parameters", "precision-generate-credentials-with-parameters",
 		"precision-list-catalog-actions", "precision-list-catalog-services",
 		"precision-list-grants", "precision-list-grants-by-entity", "precision-list-grants-by-role", "precision-list-grants-by-target", "precision-list-grants-by-task",
-		"precision-list-roles", "precision-list-targets",
-		"precision-preview-credentials", "precision-preview-credentials-for-task",
+		"precision-list-past-requests", "precision-list-requests", "precision-list-roles", "precision-list-targets",
+		"precision-open-request", "precision-preview-credentials", "precision-preview-credentials-for-task",
 		"precision-read-catalog", "precision-read-catalog-action", "precision-read-catalog-service",
+		"precision-read-freezes",
 		"precision-read-grant", "precision-read-grants", "precision-read-grants-by-entity", "precision-read-grants-by-role", "precision-read-grants-by-target", "precision-read-grants-by-task",
-		"precision-read-metrics", "precision-read-role", "precision-read-target", "precision-read-tidy-config", "precision-read-tidy-status",
-		"precision-rotate-root", "precision-tidy-ledger", "precision-write-role", "precision-write-target", "precision-write-tidy-config",
+		"precision-read-metrics", "precision-read-request", "precision-read-role", "precision-read-target", "precision-read-tidy-config", "precision-read-tidy-status",
+		"precision-rotate-root", "precision-tidy-ledger", "precision-unfreeze-minting", "precision-write-role", "precision-write-target", "precision-write-tidy-config",
 	}
 	if !slices.Equal(names, want) {
 		t.Errorf("operations %v, want %v", names, want)

@@ -163,6 +163,11 @@ func (c credential) inStore(ctx context.Context) error {
 	return lab.Put(ctx, servers.Store.S3(c.key), "releases", "app/1.tgz")
 }
 
+// inStoreAs is the same for any key.
+func (c credential) inStoreAs(ctx context.Context, key string) error {
+	return lab.Put(ctx, servers.Store.S3(c.key), "releases", key)
+}
+
 // inCloud is the same for the cloud.
 func (c credential) inCloud(ctx context.Context) error {
 	return lab.Put(ctx, servers.Cloud.S3(c.key), "releases", "app/1.tgz")

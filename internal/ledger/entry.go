@@ -27,6 +27,7 @@ type entry struct {
 	id                                                    string
 	state, system, action, resource, displayName, because unique.Handle[string]
 	companions, conditions, sourceIP, accessor, request   unique.Handle[string]
+	approval                                              unique.Handle[string]
 	handle                                                packed
 	issuedAt, expiresAt, endedAt                          int64 // ns since 1970; 0: not yet
 
@@ -43,7 +44,7 @@ func newEntry(grant Grant) *entry {
 		id: grant.ID, state: unique.Make(string(grant.State)), because: unique.Make(string(grant.Ending)),
 		system: unique.Make(grant.System), action: unique.Make(grant.Action), resource: unique.Make(grant.Resource),
 		companions: unique.Make(join(grant.Companions)), conditions: unique.Make(grant.Conditions), sourceIP: unique.Make(grant.SourceIP),
-		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), request: unique.Make(joinSome(grant.EndedBy, grant.EndReason)), handle: pack(grant.Handle),
+		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), approval: unique.Make(grant.Approval), request: unique.Make(joinSome(grant.EndedBy, grant.EndReason)), handle: pack(grant.Handle),
 		issuedAt: nanoseconds(grant.IssuedAt), expiresAt: nanoseconds(grant.ExpiresAt), endedAt: nanoseconds(grant.EndedAt),
 	}
 }
@@ -55,7 +56,7 @@ func (e *entry) grant() Grant {
 		Target: e.key(byTarget), System: e.system.Value(), Base: e.key(byBase), Installed: e.key(byInstalled), Role: e.key(byRole), Task: e.key(byTask),
 		Action: e.action.Value(), Resource: e.resource.Value(),
 		Companions: split(e.companions.Value()), Conditions: e.conditions.Value(), SourceIP: e.sourceIP.Value(),
-		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Handle: e.handle.unpack(),
+		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Approval: e.approval.Value(), Handle: e.handle.unpack(),
 		IssuedAt: moment(e.issuedAt), ExpiresAt: moment(e.expiresAt), EndedAt: moment(e.endedAt),
 		EndedBy: request[0], EndReason: request[1],
 	}

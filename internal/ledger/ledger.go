@@ -66,15 +66,17 @@ const (
 	Widened      Cause = "ended with others" // the target's limits left no room to spare it
 	Requested    Cause = "ended on request"
 	TargetMoved  Cause = "its target was pointed to another system"
+	Replaced     Cause = "replaced" // gave way to a newer one, at a limit of its role
 	MintFailed   Cause = "mint failed"
 	CallerHungUp Cause = "the caller hung up"
+	Frozen       Cause = "frozen while it was being minted"
 	MintTooLate  Cause = "minting took longer than the credential's life"
 )
 
 // State is how a grant is stored that has ended for this cause.
 func (c Cause) State() State {
 	switch c {
-	case MintFailed, CallerHungUp, MintTooLate:
+	case MintFailed, CallerHungUp, MintTooLate, Frozen:
 		return Failed
 	default:
 		return Ended
@@ -99,6 +101,7 @@ type Grant struct {
 	EntityID    string          `json:"entity_id,omitempty"`
 	DisplayName string          `json:"display_name,omitempty"`   // of the caller's token
 	Accessor    string          `json:"token_accessor,omitempty"` // of the caller's token
+	Approval    string          `json:"approval,omitempty"`       // the id of the request that was approved
 	Handle      provider.Handle `json:"handle"`
 	IssuedAt    time.Time       `json:"issued_at"`
 	ExpiresAt   time.Time       `json:"expires_at"` // when the target ends it by itself

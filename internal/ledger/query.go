@@ -37,6 +37,28 @@ func (x *Index) Live(query Query, now time.Time) []Grant {
 	return x.list(query, now, func(e *entry) bool { return e.counted })
 }
 
+// Oldest returns the live grant of those that the query names which was issued
+// first, and false where none lives.
+func (x *Index) Oldest(query Query, now time.Time) (Grant, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.advance(now)
+	members, _ := x.smallest(query)
+	var oldest *entry
+	for _, e := range members {
+		if !e.counted || !e.matches(query) {
+			continue
+		}
+		if oldest == nil || e.issuedAt < oldest.issuedAt || (e.issuedAt == oldest.issuedAt && e.id < oldest.id) {
+			oldest = e
+		}
+	}
+	if oldest == nil {
+		return Grant{}, false
+	}
+	return oldest.grant(), true
+}
+
 // Open returns the grants that the query names and that aren't finished, by
 // their latest ends: those that live, and those that are still to be ended.
 func (x *Index) Open(query Query, now time.Time) []Grant {

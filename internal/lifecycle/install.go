@@ -24,8 +24,9 @@ type installations struct {
 // installation is one of them. turn is held while it is installed or removed.
 type installation struct {
 	ledger.Installation
-	turn chan struct{}
-	made bool // by this process, so that a mint need not look
+	turn     chan struct{}
+	made     bool // by this process, so that a mint need not look
+	reserved int  // for roles that are being written
 }
 
 // take waits for the turn of an installation, which is made known if it is not.
@@ -67,10 +68,32 @@ func (i *installations) made(key string) bool {
 	return i.byKey[key] != nil && i.byKey[key].made
 }
 
+// reserve keeps an installation from being removed until release is called.
+func (i *installations) reserve(wanted ledger.Installation) (release func()) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	known := i.byKey[wanted.Key]
+	if known == nil {
+		known = i.add(wanted)
+	}
+	known.reserved++
+	return func() {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		known.reserved--
+	}
+}
+
 func (i *installations) mark(known *installation, made bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	known.made = made
+}
+
+func (i *installations) isReserved(known *installation) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return known.reserved > 0
 }
 
 func (i *installations) drop(key string) {
@@ -103,13 +126,19 @@ func (m *Manager) need(ctx context.Context, storage logical.Storage, order Order
 }
 
 // Install sees to it that what the order's policy needs at its target is there and
-// as it should be. Nothing is minted.
-func (m *Manager) Install(ctx context.Context, storage logical.Storage, order Order, policy provider.Policy) error {
+// as it should be. Nothing is minted. It stays at least until release is called, by
+// when the role is stored that needs it.
+func (m *Manager) Install(ctx context.Context, storage logical.Storage, order Order, policy provider.Policy) (release func(), err error) {
 	needed, err := m.need(ctx, storage, order, policy)
-	if err != nil {
-		return err
+	if err != nil || needed.Key == "" {
+		return func() {}, err
 	}
-	return m.install(ctx, storage, needed, true)
+	release = m.installed.reserve(needed.Installation)
+	if err := m.install(ctx, storage, needed, true); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
 }
 
 // install installs what is needed, which is written down before. Where this
@@ -178,12 +207,14 @@ func (m *Manager) Installed(target string) []ledger.Installation {
 	return all
 }
 
-// ErrNeeded is returned where an installation is not removed since a grant needs it.
-var ErrNeeded = errors.New("a grant needs what is installed")
+// ErrNeeded is returned where an installation is not removed since a grant or a role
+// needs it.
+var ErrNeeded = errors.New("what is installed is needed")
 
-// Uninstall removes an installation that no role and no grant need. A mint that
-// comes meanwhile installs it again.
-func (m *Manager) Uninstall(ctx context.Context, storage logical.Storage, target provider.Provider, idle ledger.Installation) error {
+// Uninstall removes an installation that no role and no grant need. byRole says
+// whether a role does that is stored. A mint, or the write of a role, that comes
+// meanwhile installs it again.
+func (m *Manager) Uninstall(ctx context.Context, storage logical.Storage, target provider.Provider, idle ledger.Installation, byRole func() (bool, error)) error {
 	installer, able := target.(provider.Installer)
 	if !able {
 		return fmt.Errorf("target %q installs nothing", idle.Target)
@@ -195,7 +226,13 @@ func (m *Manager) Uninstall(ctx context.Context, storage logical.Storage, target
 	defer func() { <-known.turn }()
 	// A mint is in the index before it looks whether this is made.
 	m.installed.mark(known, false)
-	if m.Index.Needs(idle.Key) {
+	if m.Index.Needs(idle.Key) || m.installed.isReserved(known) {
+		return ErrNeeded
+	}
+	// A role that was being written is stored by now.
+	if needed, err := byRole(); err != nil {
+		return err
+	} else if needed {
 		return ErrNeeded
 	}
 	// As with grants: one that may not write any more must not change a target.

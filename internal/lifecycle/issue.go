@@ -5,11 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -31,13 +33,25 @@ type Order struct {
 	Bounds      provider.Bounds // but for ExpiresAt and TTL, which follow from TTL
 	TTL         time.Duration   // at least 1 s
 	Longest     time.Duration   // how long it may live in all if it is renewed; 0 if it can't be
+	Until       time.Time       // what it must not outlive, whatever its TTL; zero for nothing
 	EntityID    string
 	EntityName  func() (string, error) // see provider.Grant
 	DisplayName string
 	Accessor    string // of the caller's token
+	Approval    string // see ledger.Grant
+	// Claim takes, if set, what the grant uses up, once there is room for the grant
+	// and before it is written down. What it takes stays taken whatever becomes of
+	// the grant.
+	Claim func(context.Context, ledger.Grant) error
+	// Confirm is asked, if set, once the credential exists. What it refuses is ended
+	// at once.
+	Confirm func(context.Context) error
 	// Limit refuses, if set, a grant for which there is no room among those that
-	// live. It is called while nothing else is admitted, and must be quick.
+	// live: with a *FullError where one of them may give way, if there is Replace. It
+	// is called while nothing else is admitted, and must be quick.
 	Limit func(ledger.Counts) error
+	// Replace ends, if set, a grant at its target, and returns nil once it is dead.
+	Replace func(context.Context, ledger.Grant) error
 	// Hold is called, if set, before the grant is put into the ledger's index, and
 	// refuses where its target is not any more what it was; what it returns is
 	// called after. It must be quick.
@@ -72,7 +86,11 @@ func (o Order) Compile(now time.Time) (provider.Policy, time.Time, error) {
 // seconds, so it is one: the credential lives for its TTL and for less than a
 // second more.
 func (o Order) endAt(now time.Time) time.Time {
-	return now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
+	end := now.Add(o.TTL + time.Second - time.Nanosecond).Truncate(time.Second).UTC()
+	if !o.Until.IsZero() && end.After(o.Until) {
+		end = o.Until.Truncate(time.Second).UTC()
+	}
+	return end
 }
 
 func (o Order) compile(expiresAt time.Time) (provider.Policy, error) {
@@ -95,7 +113,7 @@ func (o Order) compile(expiresAt time.Time) (provider.Policy, error) {
 // hung up, without a lease and without a revoke; so if ctx has ended by the
 // time the credential exists, the grant is ended at once.
 func (m *Manager) Issue(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
-	issued, err := m.issue(ctx, storage, order)
+	issued, err := m.makeRoom(ctx, storage, order)
 	outcome := outcomeOf(order.Provider, err)
 	if err != nil && ctx.Err() != nil {
 		outcome = telemetry.HungUp
@@ -109,6 +127,9 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	policy, expiresAt, err := order.Compile(now)
 	if err != nil {
 		return Issued{}, err
+	}
+	if !now.Before(expiresAt) {
+		return Issued{}, ErrTooLate
 	}
 	if err := m.lane(order.Target).Refuses(circuit.Mint); err != nil { // before anything is written
 		return Issued{}, unavailable(order.Target, err)
@@ -127,7 +148,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	}
 	id := ledger.NewID(latest)
 	handle, err := order.Provider.Prepare(ctx, provider.Grant{
-		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options,
+		ID: id, Mount: order.Mount, Ledger: own, Role: order.Role, Task: order.Task, EntityID: order.EntityID, EntityName: order.EntityName, ExpiresAt: expiresAt, Options: order.Bounds.Options, Policy: policy,
 	})
 	if err != nil {
 		return Issued{}, m.unprepared(ctx, order, err)
@@ -136,9 +157,10 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		ID: id, State: ledger.Pending, Target: order.Target, System: order.System, Base: baseOf(order.Provider, handle),
 		Role: order.Role, Task: order.Task, Action: order.Scope.Action(), Resource: order.Scope.Resource(),
 		EntityID: order.EntityID, DisplayName: order.DisplayName, Accessor: order.Accessor,
-		Installed: needed.Key, Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
+		Installed: needed.Key, Approval: order.Approval, Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
 	}
 	order.describe(&grant)
+	defer m.minting(id)()
 	if err := m.record(ctx, storage, grant, order); err != nil {
 		forget(order.Provider, handle)
 		return Issued{}, err
@@ -173,7 +195,17 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	}
 	grant.Handle = credential.Handle
 	remaining := expiresAt.Sub(m.Now())
+	if order.Confirm != nil {
+		err = order.Confirm(ctx)
+	}
 	switch {
+	case err != nil:
+		cause := ledger.MintFailed
+		if errors.As(err, new(*invalid.Denied)) {
+			cause = ledger.Frozen
+		}
+		m.abandon(ctx, storage, order, grant, cause)
+		return Issued{}, err
 	case ctx.Err() != nil:
 		m.abandon(ctx, storage, order, grant, ledger.CallerHungUp)
 		return Issued{}, ctx.Err()
@@ -184,9 +216,15 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, ErrOvertaken
 	}
+	if order.Replace != nil && !maps.Equal(handle, grant.Handle) {
+		if err := m.keepHandle(ctx, storage, grant); err != nil {
+			m.abandon(ctx, storage, order, grant, ledger.MintFailed)
+			return Issued{}, err
+		}
+	}
 	// A lease of 0 s would mean the mount's default to Vault, so the last
 	// fraction of a second counts as one; the target's own end is exact.
-	lease := max(remaining.Truncate(time.Second), time.Second)
+	lease := max(expiresAt.Sub(m.Now()).Truncate(time.Second), time.Second)
 	m.Log.Info("grant issued", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "expires_at", grant.ExpiresAt)
 	return Issued{Grant: grant, Policy: policy, Credential: credential, Lease: lease}, nil
 }
@@ -199,6 +237,14 @@ func (m *Manager) mint(ctx context.Context, order Order, grant ledger.Grant, pol
 		return err
 	})
 	return credential, called, err
+}
+
+// Narrowed is what else than the action on its resource the order narrows a grant
+// to, as a grant has it.
+func (o Order) Narrowed() ledger.Grant {
+	var grant ledger.Grant
+	o.describe(&grant)
+	return grant
 }
 
 // describe writes down what else the order narrows the grant to.
@@ -248,6 +294,12 @@ func (m *Manager) record(ctx context.Context, storage logical.Storage, grant led
 	// A caller who hangs up must not leave open whether storage has taken it.
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
+	if order.Claim != nil {
+		if err := order.Claim(detached, grant); err != nil {
+			m.Index.Remove(grant.ID)
+			return err
+		}
+	}
 	if err := ledger.Put(detached, storage, grant); err != nil {
 		// Storage may have taken it. Nothing is minted, and the sweeper meets it.
 		m.Index.Remove(grant.ID)

@@ -114,6 +114,7 @@ func unavailable(target string, err error) error {
 // outcomeOf says how an operation on a target came out.
 func outcomeOf(asked provider.Provider, err error) telemetry.Outcome {
 	var refused *invalid.Error
+	var denied *invalid.Denied
 	var down *circuit.DownError
 	throttler, able := asked.(provider.Throttler)
 	switch {
@@ -123,7 +124,7 @@ func outcomeOf(asked provider.Provider, err error) telemetry.Outcome {
 		return telemetry.Down
 	case errors.Is(err, circuit.ErrBusy):
 		return telemetry.Busy
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &denied):
 		return telemetry.Refused
 	case errors.Is(err, ErrTooLate):
 		return telemetry.TooLate

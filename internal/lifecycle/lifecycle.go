@@ -54,8 +54,9 @@ type Manager struct {
 	storage atomic.Pointer[logical.Storage] // since Start
 
 	mu     sync.Mutex
-	actors map[string]*actor // the ends under way, by grant
-	lanes  map[string]*lane  // by target
+	actors map[string]*actor        // the ends under way, by grant
+	lanes  map[string]*lane         // by target
+	mints  map[string]chan struct{} // under way, by grant; closed when they are over
 
 	installed installations
 
@@ -65,7 +66,7 @@ type Manager struct {
 
 // New makes a manager that does nothing yet.
 func New(log hclog.Logger, now func() time.Time) *Manager {
-	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), Metrics: telemetry.New(), actors: map[string]*actor{}, lanes: map[string]*lane{}}
+	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), Metrics: telemetry.New(), actors: map[string]*actor{}, lanes: map[string]*lane{}, mints: map[string]chan struct{}{}}
 	m.life, m.close = context.WithCancel(context.Background())
 	return m
 }

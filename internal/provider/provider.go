@@ -124,6 +124,7 @@ type Grant struct {
 	EntityName func() (string, error)
 	ExpiresAt  time.Time // when the target is to end it by itself
 	Options    Settings  // the role's fields for this provider
+	Policy     Policy    // what Compile made of it, for who names by it where the credential will be
 }
 
 // Policy is what a credential may do in the target's own notation. An empty
@@ -229,6 +230,10 @@ type Type struct {
 	// and roles/:role, beside those that every target and role has. A field
 	// whose display attributes say Sensitive is never read back.
 	Config, Role map[string]*framework.FieldSchema
+	// Tagged are the names of those of Role whose values have keys and are filled in
+	// as a resource is: the provider gets them filled in, in the Settings, and checks
+	// them in Compile.
+	Tagged []string
 	// Open makes a provider from checked settings, without a network call.
 	// What the operator can mend is an *invalid.Error.
 	Open func(Settings, Facts) (Provider, error)

@@ -15,6 +15,7 @@ type Definition struct {
 	companions []Template
 	conditions []ConditionTemplate
 	parameters map[string]Parameter
+	tags       tagTemplates
 }
 
 // Texts are the parts of a definition as they are written and stored.
@@ -23,6 +24,7 @@ type Texts struct {
 	Companions       []string
 	Conditions       map[string]any // decoded JSON
 	Parameters       map[string]any // decoded JSON
+	Tags             Tags
 }
 
 // Define reads a definition. The errors are *invalid.Error.
@@ -49,6 +51,9 @@ func Define(texts Texts) (Definition, error) {
 		return Definition{}, err
 	}
 	if definition.parameters, err = ParseParameters(texts.Parameters); err != nil {
+		return Definition{}, err
+	}
+	if definition.tags, err = parseTags(texts.Tags); err != nil {
 		return Definition{}, err
 	}
 	used := map[string]bool{}
@@ -78,6 +83,7 @@ func (d Definition) References() []Reference {
 			all = append(all, value.References()...)
 		}
 	}
+	all = append(all, d.tags.references()...)
 	slices.Sort(all)
 	return slices.Compact(all)
 }
@@ -175,6 +181,9 @@ func (d Definition) fill(value func(Reference) (string, error)) (Scope, error) {
 			return Scope{}, err
 		}
 		scope.conditions = append(scope.conditions, condition)
+	}
+	if scope.tags, err = d.tags.fill(value); err != nil {
+		return Scope{}, err
 	}
 	return scope, nil
 }

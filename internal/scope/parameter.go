@@ -105,19 +105,32 @@ func (p *Parameter) compile(name string) error {
 	if p.Pattern == "" {
 		return nil
 	}
-	if len(p.Pattern) > maxExpression {
-		return wrongParameter(name, fmt.Sprintf("a pattern longer than %d characters", maxExpression), "shorten it")
-	}
-	// On its own first: "a)|(b" would end the group that anchors it.
-	if _, err := syntax.Parse(p.Pattern, syntax.Perl); err != nil {
-		return wrongParameter(name, "its pattern is no regular expression: "+err.Error(), "use RE2's syntax: https://github.com/google/re2/wiki/Syntax")
-	}
-	matcher, err := regexp.Compile(`\A(?:` + p.Pattern + `)\z`)
+	matcher, err := WholeMatch(p.Pattern)
 	if err != nil {
-		return wrongParameter(name, "its pattern is no regular expression: "+err.Error(), "use RE2's syntax: https://github.com/google/re2/wiki/Syntax")
+		return wrongParameter(name, "its pattern is "+err.Error(), WriteRE2)
 	}
 	p.matcher = matcher
 	return nil
+}
+
+// WriteRE2 is the remedy for a pattern that is none.
+const WriteRE2 = "use RE2's syntax, at most 256 characters of it: https://github.com/google/re2/wiki/Syntax"
+
+// WholeMatch makes a pattern match whole texts and nothing less. The error says
+// what the pattern is instead.
+func WholeMatch(pattern string) (*regexp.Regexp, error) {
+	if len(pattern) > maxExpression {
+		return nil, fmt.Errorf("longer than %d characters", maxExpression)
+	}
+	// On its own first: "a)|(b" would end the group that anchors it.
+	if _, err := syntax.Parse(pattern, syntax.Perl); err != nil {
+		return nil, fmt.Errorf("no regular expression: %w", err)
+	}
+	matcher, err := regexp.Compile(`\A(?:` + pattern + `)\z`)
+	if err != nil {
+		return nil, fmt.Errorf("no regular expression: %w", err)
+	}
+	return matcher, nil
 }
 
 // Admit says whether the role admits a value. The error is an *invalid.Error.

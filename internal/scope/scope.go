@@ -29,6 +29,7 @@ type Scope struct {
 	resource   Text
 	companions []Text
 	conditions []Condition
+	tags       Tags // which are no part of what may be done
 }
 
 // New is the scope of an action on a resource, with nothing to fill in and no

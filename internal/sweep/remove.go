@@ -19,7 +19,7 @@ func (s *Sweeper) remove(ctx context.Context, storage logical.Storage) (removed 
 		return 0
 	}
 	needed, err := s.Needed(ctx, storage)
-	if err != nil {
+	if err != nil { // and so for each
 		s.Log.Warn("what is installed at targets is not removed: what roles need is not known", "error", err)
 		return 0
 	}
@@ -62,7 +62,11 @@ func (s *Sweeper) removeOne(ctx context.Context, storage logical.Storage, instal
 	if err != nil {
 		return err
 	}
-	if err := s.Grants.Uninstall(ctx, storage, target, installation); err != nil {
+	byRole := func() (bool, error) {
+		needed, err := s.Needed(ctx, storage)
+		return needed[installation.Key], err
+	}
+	if err := s.Grants.Uninstall(ctx, storage, target, installation, byRole); err != nil {
 		if lifecycle.Unanswered(err) {
 			s.mu.Lock()
 			s.away[installation.Target] = err

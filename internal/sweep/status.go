@@ -14,6 +14,7 @@ type Status struct {
 	End     EndStep
 	Pack    PackStep
 	Retire  RetireStep
+	Tidy    TidyStep
 	Orphans OrphanStep
 	// Again counts the grants whose end has failed, and that are tried again.
 	Again int
@@ -40,6 +41,19 @@ type RetireStep struct {
 	At      time.Time
 	Deleted int // segments of the history, and damaged records
 	Problem string
+}
+
+// TidyStep tidied up requests and freezes.
+type TidyStep struct {
+	At time.Time
+	Tidied
+	Problem string
+}
+
+// Tidied is what a TidyStep did.
+type Tidied struct {
+	Moved   int // requests, to the past
+	Deleted int // requests and freezes
 }
 
 // OrphanStep looked for what the ledger does not know at the targets.

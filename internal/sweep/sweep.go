@@ -32,6 +32,8 @@ const (
 	packDelay = ledger.BaseKept
 	// retireEvery is how often what is too old is forgotten.
 	retireEvery = time.Hour
+	// tidyEvery is how often requests and freezes are tidied up.
+	tidyEvery = 10 * time.Minute
 )
 
 // Sweeper sweeps for one mount. Its fields are set before it is used.
@@ -46,7 +48,10 @@ type Sweeper struct {
 	Settings func(context.Context, logical.Storage) (Settings, error)
 	// Needed returns the keys of the installations that roles need.
 	Needed func(context.Context, logical.Storage) (map[string]bool, error)
-	Log    hclog.Logger
+	// Tidy moves what is finished of requests and freezes to the past, and forgets
+	// what was so before a time, that is zero for nothing.
+	Tidy func(ctx context.Context, storage logical.Storage, before time.Time) (Tidied, error)
+	Log  hclog.Logger
 
 	running     atomic.Bool
 	tidying     atomic.Bool
@@ -58,7 +63,7 @@ type Sweeper struct {
 	staying     map[string]bool   // the installations whose removal has failed, which has been said
 	status      Status
 	targets     *opener // of this sweep
-	due         struct{ pack, retire, orphans time.Time }
+	due         struct{ pack, retire, tidy, orphans time.Time }
 }
 
 // Settings are what people choose.
@@ -143,7 +148,7 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 	defer keeping.Wait()
 	if ctx.Err() == nil {
 		keeping.Go(func() { s.keep(ctx, storage, now) })
-		s.Tidy(storage)
+		s.TidyUp(storage)
 	}
 	if step("end", new(time.Time), 0) {
 		s.endDue(ctx, storage, now, asked, &result)
@@ -169,6 +174,17 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		}
 		result.Retired = retired
 		s.note(func(status *Status) { status.Retire = RetireStep{At: now, Deleted: retired, Problem: problem(err)} })
+	}
+	if s.Tidy != nil && step("requests", &s.due.tidy, tidyEvery) {
+		before := time.Time{}
+		if settings.Retention > 0 {
+			before = now.Add(-settings.Retention)
+		}
+		tidied, err := s.Tidy(ctx, storage, before)
+		if err != nil {
+			s.Log.Warn("requests and freezes could not be tidied up", "error", err)
+		}
+		s.note(func(status *Status) { status.Tidy = TidyStep{At: now, Tidied: tidied, Problem: problem(err)} })
 	}
 	// The interval may have been shortened since.
 	s.due.orphans = earlier(s.due.orphans, now.Add(settings.OrphanInterval))

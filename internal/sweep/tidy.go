@@ -11,11 +11,11 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 )
 
-// Tidy begins, unless it is under way, to remove what is left at targets of
+// TidyUp begins, unless it is under way, to remove what is left at targets of
 // credentials that are dead, and returns. It is apart from a sweep: where a target
 // throttles it takes long, and what lives must not wait for it.
-func (s *Sweeper) Tidy(storage logical.Storage) {
-	if !s.tidying.CompareAndSwap(false, true) {
+func (s *Sweeper) TidyUp(storage logical.Storage) {
+	if len(s.Grants.Index.Untidy()) == 0 || !s.tidying.CompareAndSwap(false, true) {
 		return
 	}
 	s.Grants.Behind(func(ctx context.Context) {

@@ -15,24 +15,24 @@ const PluginName = "vault-plugin-secrets-precision"
 
 // Options choose what a lab starts.
 type Options struct {
-	Plugin  string            // the plugin's binary; empty to build it, with the race detector in it
-	Moto    bool              // start AWS's stand-in as well
-	NoStore bool              // leave MinIO out
-	Nodes   int               // of Vault, with integrated storage; 0: a single one on files
-	Said    func(what string) // is told of each step; nil for silence
-
-	PostgreSQL bool // start a PostgreSQL server as well
+	Plugin     string            // the plugin's binary; empty to build it, with the race detector in it
+	Moto       bool              // start AWS's stand-in as well
+	Kubernetes bool              // start an API server and etcd as well
+	PostgreSQL bool              // start a PostgreSQL server as well
+	NoStore    bool              // leave MinIO out
+	Nodes      int               // of Vault, with integrated storage; 0: a single one on files
+	Said       func(what string) // is told of each step; nil for silence
 }
 
 // Lab is a running set of servers.
 type Lab struct {
-	Folder string // everything that the servers write is in here
-	Plugin string // the plugin's binary
-	Vault  *Vault
-	Nodes  []*Vault // of the cluster; Vault is the first
-	Store  *Store   // nil with Options.NoStore
-	Cloud  *Cloud   // nil without Options.Moto
-
+	Folder     string // everything that the servers write is in here
+	Plugin     string // the plugin's binary
+	Vault      *Vault
+	Nodes      []*Vault    // of the cluster; Vault is the first
+	Store      *Store      // nil with Options.NoStore
+	Cloud      *Cloud      // nil without Options.Moto
+	Kubernetes *Kubernetes // nil without Options.Kubernetes
 	PostgreSQL *PostgreSQL // nil without Options.PostgreSQL
 
 	processes []*process
@@ -86,6 +86,12 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 	if options.PostgreSQL {
 		said("starting PostgreSQL")
 		if err := l.startPostgreSQL(ctx); err != nil {
+			return err
+		}
+	}
+	if options.Kubernetes {
+		said("starting a Kubernetes API server")
+		if err := l.startKubernetes(ctx); err != nil {
 			return err
 		}
 	}

@@ -62,7 +62,7 @@ func (l *Lab) startStore(ctx context.Context) error {
 	l.Store = store
 	// MinIO says that it is ready a little before its user administration is.
 	for end := time.Now().Add(startTimeout); ; time.Sleep(pollInterval) {
-		err := store.importUser(ctx)
+		err := store.importUser(ctx, store.Engine)
 		if err == nil {
 			break
 		}
@@ -89,15 +89,21 @@ func (s *Store) Restart(ctx context.Context) error {
 	return server.ready(ctx, s.Endpoint+"/minio/health/ready")
 }
 
-// importUser makes the engine's user through the admin API's import of users
+// AddEngine makes a further user with an engine's rights.
+func (s *Store) AddEngine(ctx context.Context, name string) (Key, error) {
+	engine := Key{Access: name, Secret: name + "-secret"}
+	return engine, s.importUser(ctx, engine)
+}
+
+// importUser makes an engine's user through the admin API's import of users
 // and policies, which takes them as an archive of JSON files.
-func (s *Store) importUser(ctx context.Context) error {
+func (s *Store) importUser(ctx context.Context, engine Key) error {
 	var archive bytes.Buffer
 	files := zip.NewWriter(&archive)
 	for name, content := range map[string]any{
 		"policies.json":      map[string]json.RawMessage{"precision-engine": json.RawMessage(storePolicy)},
-		"users.json":         map[string]any{s.Engine.Access: map[string]string{"secretKey": s.Engine.Secret, "status": "enabled"}},
-		"user_mappings.json": map[string]any{s.Engine.Access: map[string]any{"version": 1, "policy": "precision-engine"}},
+		"users.json":         map[string]any{engine.Access: map[string]string{"secretKey": engine.Secret, "status": "enabled"}},
+		"user_mappings.json": map[string]any{engine.Access: map[string]any{"version": 1, "policy": "precision-engine"}},
 	} {
 		file, err := files.Create("iam-assets/" + name)
 		if err != nil {

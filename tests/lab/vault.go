@@ -134,6 +134,9 @@ func (v *Vault) Restart(ctx context.Context) error {
 	return v.open(ctx)
 }
 
+// Unseal unseals a server that was sealed.
+func (v *Vault) Unseal(ctx context.Context) error { return v.open(ctx) }
+
 // open unseals the server and waits until it takes requests, itself or through
 // the cluster's leader.
 func (v *Vault) open(ctx context.Context) error {

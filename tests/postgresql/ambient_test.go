@@ -46,7 +46,7 @@ var openings = []opening{
 // a credential where it has come after the role; the refusal shows the statement that
 // closes it, which helps; a role that tolerates it by its name warns of it.
 func TestAmbient(t *testing.T) {
-	forEngines(t, func(t *testing.T, engine lab.Login) {
+	asEngine(t, func(t *testing.T, engine lab.Login) {
 		s := newShop(t)
 		m := newMount(t)
 		m.configure(s, engine)

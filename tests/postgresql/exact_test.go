@@ -20,6 +20,9 @@ import (
 
 var statements = slices.Concat(statementsOnData, statementsOnObjects, statementsOnServer)
 
+// core are the grants that are tried with an engine that is a superuser, too.
+var core = []string{"select", "update", "call", "run"}
+
 // A minted login of each action can do what it is granted, and what the
 // documentation says that every login can, and nothing else. What a statement did is
 // looked for in the tables, in the catalogue, on the server and in what it answered;
@@ -30,13 +33,18 @@ func TestExact(t *testing.T) {
 		j := newJudge(t, s, engine.Name)
 		m := newMount(t)
 		m.configure(s, engine)
+		tried := 0
 		for _, grant := range grants(s.name) {
+			if engine == servers.PostgreSQL.SuperEngine && !slices.Contains(core, grant.name) {
+				continue
+			}
+			tried++
 			m.role(grant.name, grant.role)
 			minted := m.mint(grant.name + "/JIRA-1")
 			j.try(grant, minted)
 			m.revoke(minted)
 		}
-		figures.Log(t, "%d statements with each of %d logins: %d did what is granted, %d what every login can do, %d nothing; %d did more or less", len(statements), len(grants("")), j.granted, j.floor, j.nothing, j.wrong)
+		figures.Log(t, "%d statements with each of %d logins: %d did what is granted, %d what every login can do, %d nothing; %d did more or less", len(statements), tried, j.granted, j.floor, j.nothing, j.wrong)
 	})
 }
 
@@ -80,6 +88,8 @@ type judge struct {
 	victim *pgx.Conn         // a session of somebody else
 	hears  *pgx.Conn         // a session that listens
 
+	before16 bool // whether a login can take on its holder's role
+
 	granted, floor, nothing, wrong int
 }
 
@@ -107,7 +117,7 @@ func newJudge(t *testing.T, s *shop, engine string) *judge {
 		s.exec("ALTER SYSTEM SET " + setting)
 	}
 	s.exec("SELECT pg_reload_conf()")
-	j := &judge{shop: s, names: map[string]string{"{engine}": engine, "{database}": s.name, "{other}": other}}
+	j := &judge{shop: s, before16: s.text("SELECT current_setting('server_version_num')::int < 160000") == "true", names: map[string]string{"{engine}": engine, "{database}": s.name, "{other}": other}}
 	j.victim = s.connect(app)
 	if _, err := j.victim.Exec(t.Context(), "SELECT 'query-marker'"); err != nil {
 		t.Fatal(err)
@@ -180,6 +190,9 @@ func (j *judge) judge(g grant, s statement, sql string, effects []string, said s
 	case s.by == "floor":
 		j.floor++
 		may = floor
+	case s.by == "floor of 15" && j.before16:
+		j.floor++
+		may = floorOf15
 	default:
 		j.nothing++
 	}
@@ -206,7 +219,10 @@ func (j *judge) heard() bool {
 func (j *judge) restore(login string) {
 	j.t.Helper()
 	j.exec(shopContents)
-	j.exec("SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE lomowner = '" + login + "'::regrole; ALTER ROLE " + login + " RESET ALL")
+	for _, role := range []string{login, j.names["{holder}"]} {
+		j.exec("SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE lomowner = '" + role + "'::regrole; ALTER ROLE " + role + " RESET ALL")
+	}
+	j.exec("ALTER ROLE " + j.names["{holder}"] + " PASSWORD NULL")
 	if err := os.Remove(breach); err != nil && !errors.Is(err, os.ErrNotExist) {
 		j.t.Fatal(err)
 	}

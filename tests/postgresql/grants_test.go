@@ -58,6 +58,9 @@ func grants(database string) []grant {
 // floor is what comes of statements that no login can be kept from.
 var floor = []string{"advisory lock", "own large object", "own role", "own role’s settings", "notification"}
 
+// floorOf15 is what comes besides where a login can take on its holder's role.
+var floorOf15 = []string{"holder’s large object", "holder", "holder’s settings"}
+
 // tell is how something is known again that a login has come to know.
 type tell struct {
 	pattern *regexp.Regexp

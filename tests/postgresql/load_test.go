@@ -5,9 +5,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
-	"github.com/hashicorp/vault/api"
-
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
@@ -31,7 +32,7 @@ func sideBySide(count int, do func(int)) {
 // 500 credentials on one table are minted and revoked side by side without an error,
 // and none is left.
 func TestManyAtOnce(t *testing.T) {
-	forEngines(t, func(t *testing.T, engine lab.Login) {
+	asEngine(t, func(t *testing.T, engine lab.Login) {
 		s := newShop(t)
 		m := newMount(t)
 		m.configure(s, engine)
@@ -63,19 +64,40 @@ func TestManyAtOnce(t *testing.T) {
 	})
 }
 
-// More logins live on one table than its list of privileges has room for.
+// More logins live on one table than its list of privileges has room for. They are
+// made by the provider itself: what Vault keeps of them is not what is in question.
 func TestManyLiveLogins(t *testing.T) {
 	s := newShop(t)
-	m := newMount(t)
-	m.configure(s, servers.PostgreSQL.Engine)
-	m.role("reads", map[string]any{"action": "SELECT", "resource": "ledger.entries"})
-	const count = 2600
-	minted := make([]credential, count)
+	const count, mount, ledger = 2600, "5f3b2a10-0000-4000-8000-000000000000", "ledger"
+	engine := servers.PostgreSQL.Engine
+	opened := open(t, provider.Settings{"username": engine.Name, "password": engine.Password, "connection_url": config(s, engine)["connection_url"], "max_open_connections": callers})
+	granted, err := scope.New("SELECT", "ledger.entries")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := time.Now().Add(time.Hour).Truncate(time.Second)
+	policy, err := opened.Compile(granted, provider.Bounds{ExpiresAt: ends})
+	if err != nil {
+		t.Fatal(err)
+	}
+	installs := opened.(provider.Installer)
+	installed := installs.Plan(policy, mount, ledger)
+	if err := installs.Install(t.Context(), installed, policy); err != nil {
+		t.Fatal(err)
+	}
+	minted, handles := make([]credential, count), make([]provider.Handle, count)
 	sideBySide(count, func(at int) {
-		var err error
-		if minted[at], err = m.tryMint(fmt.Sprintf("reads/JIRA-%d", at%7)); err != nil {
-			t.Errorf("mint %d: %v", at, err)
+		handle, err := opened.Prepare(t.Context(), provider.Grant{ID: fmt.Sprintf("%024d", at), Mount: mount, Ledger: ledger, ExpiresAt: ends})
+		if err != nil {
+			t.Errorf("prepare %d: %v", at, err)
+			return
 		}
+		made, err := opened.Mint(t.Context(), handle, policy, ends)
+		if err != nil {
+			t.Errorf("mint %d: %v", at, err)
+			return
+		}
+		handles[at], minted[at] = made.Handle, credential{login: lab.Login{Name: made.Fields["username"].(string), Password: made.Fields["password"].(string)}}
 	})
 	if t.Failed() {
 		return
@@ -88,15 +110,15 @@ func TestManyLiveLogins(t *testing.T) {
 			t.Errorf("login %d: %v", at, err)
 		}
 	}
-	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), &api.RevokeOptions{LeaseID: m.path + "/creds/reads/JIRA-0", Prefix: true, Sync: true}); err != nil {
-		t.Error(err)
-	}
 	sideBySide(count, func(at int) {
-		if err := m.tryRevoke(minted[at]); err != nil && at%7 != 0 {
+		if err := opened.Revoke(t.Context(), handles[at]); err != nil {
 			t.Errorf("revoke %d: %v", at, err)
 		}
 	})
 	s.gone(minted...)
+	if err := installs.Uninstall(t.Context(), installed); err != nil {
+		t.Error(err)
+	}
 	figures.Log(t, "%d live logins on one table, and none left", count)
 }
 

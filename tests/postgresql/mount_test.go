@@ -18,11 +18,18 @@ import (
 // target is what each mount calls its database.
 const target = "shop"
 
-// forEngines runs a test once as an engine that has the rights of
-// deploy/postgresql/engine.sql and once as one that is a superuser.
+// forEngines runs a test once with an engine that has the rights of
+// deploy/postgresql/engine.sql and once with one that is a superuser.
 func forEngines(t *testing.T, test func(*testing.T, lab.Login)) {
 	t.Run("engine", func(t *testing.T) { test(t, servers.PostgreSQL.Engine) })
 	t.Run("superuser", func(t *testing.T) { test(t, servers.PostgreSQL.SuperEngine) })
+}
+
+// asEngine runs a test with the first of them alone, where it would tell nothing new
+// with the other.
+func asEngine(t *testing.T, test func(*testing.T, lab.Login)) {
+	t.Helper()
+	test(t, servers.PostgreSQL.Engine)
 }
 
 // mount is a mount of the engine that is a test's own.

@@ -40,7 +40,7 @@ var hostile = []string{
 // A predefined command means what it meant when its role was written, whatever its
 // caller has set before.
 func TestRunUnderHostileSettings(t *testing.T) {
-	forEngines(t, func(t *testing.T, engine lab.Login) {
+	asEngine(t, func(t *testing.T, engine lab.Login) {
 		s := newShop(t)
 		m := newMount(t)
 		m.configure(s, engine)
@@ -192,7 +192,7 @@ func TestRunTwiceWhereItMay(t *testing.T) {
 
 // A session that outlives its credential's time can't run the command any more.
 func TestRunAfterExpiry(t *testing.T) {
-	forEngines(t, func(t *testing.T, engine lab.Login) {
+	asEngine(t, func(t *testing.T, engine lab.Login) {
 		s, m := runs(t, engine)
 		minted := m.mint("run/JIRA-1")
 		connection := s.connect(minted.login)
@@ -210,7 +210,7 @@ func TestRunAfterExpiry(t *testing.T) {
 // What is installed is what the role says, or nothing is minted: somebody who changes
 // the procedure does not change what a credential runs.
 func TestRunOfWhatWasChanged(t *testing.T) {
-	forEngines(t, func(t *testing.T, engine lab.Login) {
+	asEngine(t, func(t *testing.T, engine lab.Login) {
 		s, m := runs(t, engine)
 		minted := m.mint("run/JIRA-1")
 		m.revoke(minted)

@@ -111,16 +111,19 @@ func (w *watch) catalogue() string {
 	some := func(what, table, which string) string {
 		return fmt.Sprintf("SELECT '%s', count(*) || ' ' || coalesce(sum(xmin::text::bigint), 0) FROM pg_catalog.%s t WHERE %s", what, table, which)
 	}
-	own := fmt.Sprintf("(SELECT oid FROM pg_authid WHERE rolname = '%s')", w.names["{login}"])
-	all := []string{
-		some("own role", "pg_authid", "oid = "+own),
-		some("roles", "pg_authid", "oid <> "+own),
-		some("own role’s settings", "pg_db_role_setting", "setrole = "+own),
-		some("roles’ settings", "pg_db_role_setting", "setrole <> "+own),
-		some("own large object", "pg_largeobject_metadata", "lomowner = "+own),
-		some("large objects", "pg_largeobject_metadata", "lomowner <> "+own),
-		some("large objects’ contents", "pg_largeobject", "loid IN (SELECT oid FROM pg_largeobject_metadata WHERE lomowner <> "+own+")"),
+	var all []string
+	role := func(name string) string {
+		return fmt.Sprintf("(SELECT oid FROM pg_authid WHERE rolname = '%s')", w.names[name])
 	}
+	own, holder := role("{login}"), role("{holder}")
+	for whose, of := range map[[3]string]string{
+		{"own role", "own role’s settings", "own large object"}:    " = " + own,
+		{"holder", "holder’s settings", "holder’s large object"}:   " = " + holder,
+		{"other roles", "other roles’ settings", "a large object"}: " NOT IN (" + own + ", " + holder + ")",
+	} {
+		all = append(all, some(whose[0], "pg_authid", "oid"+of), some(whose[1], "pg_db_role_setting", "setrole"+of), some(whose[2], "pg_largeobject_metadata", "lomowner"+of))
+	}
+	all = append(all, some("a large object’s contents", "pg_largeobject", "loid IN (SELECT oid FROM pg_largeobject_metadata WHERE lomowner NOT IN ("+own+", "+holder+"))"))
 	for _, name := range names {
 		switch {
 		case rewritten[name] != "": // by a GRANT that gives nothing, with what is in it already

@@ -2,8 +2,8 @@ package postgresql
 
 // statement is something that a minted login tries.
 type statement struct {
-	// The grants that may, see grants; "floor" for every login. What starts with "~"
-	// may with some versions of the server.
+	// The grants that may, see grants; "floor" for every login, "floor of 15" before
+	// PostgreSQL 16. What starts with "~" may with some versions of the server.
 	by  string
 	sql string
 }

@@ -16,7 +16,7 @@ var statementsOnServer = []statement{
 	{"", "ALTER SYSTEM RESET ALL"},
 	{"", "SELECT pg_reload_conf()"},
 	{"", "SELECT pg_rotate_logfile()"},
-	{"", "SET log_statement = 'none'; SELECT 'prob' || 'ed'  FROM hidden.safe"},
+	{"", "SET log_statement = 'none'; SELECT 'prob' || 'ed' FROM hidden.safe"},
 	{"", "SET session_replication_role = replica; DELETE FROM ledger.accounts"},
 	{"", "SET row_security = off; SELECT * FROM hidden.safe"},
 	{"", "SET allow_system_table_mods = on; DELETE FROM pg_class"},

@@ -28,12 +28,18 @@ type client struct {
 	region      string
 	identity    identity
 	credentials awssdk.CredentialsProvider
+
+	usernamePrefix, sessionPrefix string
 }
 
 func newClient(settings provider.Settings) (*client, error) {
 	region := settings.Text("region")
 	if !scope.IsRegion(region) {
 		return nil, invalid.Field("region", region, "not an AWS region", "name one, such as eu-west-1")
+	}
+	usernamePrefix, sessionPrefix, err := prefixesIn(settings)
+	if err != nil {
+		return nil, err
 	}
 	known, err := newIdentity(settings)
 	if err != nil {
@@ -80,6 +86,7 @@ func newClient(settings provider.Settings) (*client, error) {
 		sts: stsClient(own, patient(attempts)), quickSTS: stsClient(own, quick(attempts)),
 		newSTS: func(source awssdk.CredentialsProvider) *sts.Client { return stsClient(source, quick(attempts)) },
 		region: region, identity: known, credentials: own,
+		usernamePrefix: usernamePrefix, sessionPrefix: sessionPrefix,
 	}, nil
 }
 

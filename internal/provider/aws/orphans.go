@@ -24,7 +24,7 @@ const (
 )
 
 // grantInName is where a user's name carries its grant's id.
-var grantInName = regexp.MustCompile(`\Aprecision-([0-9a-z]{24})(?:-|\z)`)
+var grantInName = regexp.MustCompile(`\A[^-]+-([0-9a-z]{24})(?:-|\z)`)
 
 // userPath is the path of the users of a mount.
 func userPath(mount string) string { return "/precision/" + mount + "/" }

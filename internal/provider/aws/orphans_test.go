@@ -113,7 +113,7 @@ func TestMarkedWithoutTheRight(t *testing.T) {
 // A user made by prepare's handle can be told whose it is and when it ends.
 func TestAUsersTagsAreItsMark(t *testing.T) {
 	expiresAt := time.Date(2026, 11, 24, 12, 30, 0, 0, time.UTC)
-	handle, err := new(users).prepare(t.Context(), provider.Grant{ID: "002da961aaaaaaaaaaaaaaaa", Mount: "m", Ledger: "l", Role: "r", ExpiresAt: expiresAt})
+	handle, err := (&users{&client{usernamePrefix: usualUsernamePrefix}}).prepare(t.Context(), provider.Grant{ID: "002da961aaaaaaaaaaaaaaaa", Mount: "m", Ledger: "l", Role: "r", ExpiresAt: expiresAt})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -82,6 +82,7 @@ func Type() provider.Type {
 				DisplayAttrs: &framework.DisplayAttributes{Name: "STS endpoint"},
 			},
 		},
+		Tagged: []string{fieldTags, fieldUserTags},
 		Role: map[string]*framework.FieldSchema{
 			"credential_type": {
 				Type:         framework.TypeString,
@@ -124,6 +125,7 @@ func Type() provider.Type {
 		},
 	}
 	kind.Config[fieldDefaultRole] = defaultRoleField()
+	maps.Copy(kind.Config, prefixFields())
 	maps.Copy(kind.Role, sessionFields())
 	return kind
 }

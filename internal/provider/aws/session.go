@@ -143,7 +143,7 @@ func (s *sessions) prepare(ctx context.Context, grant provider.Grant) (provider.
 	if err != nil {
 		return nil, fmt.Errorf("aws: drawing a session's name: %w", err)
 	}
-	handle := provider.Handle{handleBase: base, handleSession: s.name(drawn), handleEnd: grant.ExpiresAt.UTC().Format(time.RFC3339)}
+	handle := provider.Handle{handleBase: base, handleSession: s.name(drawn.After(s.client.sessionPrefix)), handleEnd: grant.ExpiresAt.UTC().Format(time.RFC3339)}
 	for key, value := range grant.Options.Pairs(fieldTags) {
 		handle[handleTag+key] = value
 	}

@@ -23,6 +23,7 @@ const (
 	fieldDefaultRole    = "default_role_arn"
 	fieldBaseExternalID = "external_id"
 	fieldTags           = "session_tags"
+	fieldUserTags       = "user_tags"
 	fieldTransitive     = "transitive_tag_keys"
 	fieldSourceIdentity = "source_identity"
 )
@@ -51,8 +52,13 @@ func sessionFields() map[string]*framework.FieldSchema {
 		},
 		fieldTags: {
 			Type:         framework.TypeKVPairs,
-			Description:  "For assumed_role and federation_token: tags of the session, by key.",
+			Description:  "For assumed_role and federation_token: tags of the session, by key. A value may hold {{task}}, a parameter or {{identity.entity.name}} and its like.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Session tags"},
+		},
+		fieldUserTags: {
+			Type:         framework.TypeKVPairs,
+			Description:  "For iam_user: tags of the user beside the engine's own, by key. A value may hold {{task}}, a parameter or {{identity.entity.name}} and its like.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "User tags"},
 		},
 		fieldTransitive: {
 			Type:         framework.TypeStringSlice,
@@ -73,6 +79,7 @@ var fieldsOf = map[string][]string{
 	fieldBaseRole:              {assumedRole},
 	fieldBaseExternalID:        {assumedRole},
 	fieldTags:                  {assumedRole, federationToken},
+	fieldUserTags:              {iamUser},
 	fieldTransitive:            {assumedRole},
 	fieldSourceIdentity:        {assumedRole},
 }
@@ -137,7 +144,7 @@ func checkSessionFields(options provider.Settings) error {
 	if id := options.Text(fieldBaseExternalID); options[fieldBaseExternalID] != nil && !isExternalID(id) {
 		return invalid.Field(fieldBaseExternalID, id, "not an external id", "write 2 to 1,224 letters, digits and +=,.@:/-_")
 	}
-	tags, err := sessionTags(options)
+	tags, err := tagsOf(options, fieldTags, maxTags)
 	if err != nil {
 		return err
 	}
@@ -154,25 +161,23 @@ func checkSessionFields(options provider.Settings) error {
 	}
 }
 
-// sessionTags are the role's tags for its sessions.
-func sessionTags(options provider.Settings) (map[string]string, error) {
-	tags := options.Pairs(fieldTags)
-	if len(tags) > maxTags {
-		return nil, invalid.Hidden(fieldTags, fmt.Sprintf("%d tags are more than a session has", len(tags)), fmt.Sprintf("give %d at most", maxTags))
+// tagsOf are a role's tags in one of its fields, held to what AWS takes.
+func tagsOf(options provider.Settings, field string, most int) (map[string]string, error) {
+	tags := options.Pairs(field)
+	if len(tags) > most {
+		return nil, invalid.Hidden(field, fmt.Sprintf("%d tags are too many", len(tags)), fmt.Sprintf("give %d at most", most))
 	}
-	folded := map[string]bool{} // STS takes keys that differ in case for the same
+	folded := map[string]bool{} // AWS takes keys that differ in case for the same
 	for _, key := range slices.Sorted(maps.Keys(tags)) {
 		value := tags[key]
 		lower := strings.ToLower(key)
 		switch {
 		case key == "" || len([]rune(key)) > maxTagKey || !tagShape.MatchString(key) || strings.HasPrefix(lower, "aws:"):
-			return nil, invalid.Field(fieldTags, key, "not a key of a tag", "write up to 128 letters, digits, spaces and _.:/=+-@, not aws: first")
-		case strings.Contains(value, "{{"):
-			return nil, invalid.Field(fieldTags, value, "values of tags take no parameters", "write it out")
+			return nil, invalid.Field(field, key, "not a key of a tag", "write up to 128 letters, digits, spaces and _.:/=+-@, not aws: first")
 		case len([]rune(value)) > maxTagValue || !tagShape.MatchString(value):
-			return nil, invalid.Field(fieldTags, value, "not a value of a tag", "write up to 256 letters, digits, spaces and _.:/=+-@")
+			return nil, invalid.Field(field, value, "not a value of a tag", "write up to 256 letters, digits, spaces and _.:/=+-@")
 		case folded[lower]:
-			return nil, invalid.Field(fieldTags, key, "there is another key that differs in case only", "leave one out")
+			return nil, invalid.Field(field, key, "there is another key that differs in case only", "leave one out")
 		}
 		folded[lower] = true
 	}

@@ -75,7 +75,7 @@ func TestRolesOfSessionsThatAreRefused(t *testing.T) {
 		"an empty external id":         {engineUser, assumed(provider.Settings{fieldBaseExternalID: ""}), time.Hour, "invalid external_id"},
 		"tags":                         {engineUser, assumed(provider.Settings{fieldTags: map[string]any{"team": "blue"}, fieldTransitive: []any{"team"}}), time.Hour, ""},
 		"tags of a federated user":     {engineUser, provider.Settings{handleType: federationToken, fieldTags: map[string]string{"team": "blue"}}, time.Hour, ""},
-		"a parameter in a tag":         {engineUser, assumed(provider.Settings{fieldTags: map[string]string{"team": "{{task}}"}}), time.Hour, "take no parameters"},
+		"a parameter in a tag":         {engineUser, assumed(provider.Settings{fieldTags: map[string]string{"team": "{{task}}"}}), time.Hour, "not a value of a tag"},
 		"two tags to STS one":          {engineUser, assumed(provider.Settings{fieldTags: map[string]string{"team": "a", "Team": "b"}}), time.Hour, "differs in case only"},
 		"a tag of AWS":                 {engineUser, assumed(provider.Settings{fieldTags: map[string]string{"aws:team": "a"}}), time.Hour, "not a key of a tag"},
 		"a transitive key of no tag":   {engineUser, assumed(provider.Settings{fieldTransitive: []string{"team"}}), time.Hour, "invalid transitive_tag_keys"},

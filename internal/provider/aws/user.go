@@ -27,6 +27,7 @@ const (
 	handlePath     = "user_path"
 	handleBoundary = "permissions_boundary_arn"
 	handleKey      = "access_key_id" // only after Mint
+	handleUserTag  = "user_tag:"     // and a key
 	tagPrefix      = "precision:"
 )
 
@@ -49,14 +50,26 @@ func (u *users) check(options provider.Settings) error {
 	if boundary := options.Text("permissions_boundary_arn"); boundary != "" && !boundaryShape.MatchString(boundary) {
 		return invalid.Field("permissions_boundary_arn", boundary, "not the ARN of a managed policy", "write it as arn:aws:iam::123456789012:policy/name")
 	}
+	tags, err := tagsOf(options, fieldUserTags, maxTags-ownTags)
+	if err != nil {
+		return err
+	}
+	for key := range tags {
+		if strings.HasPrefix(strings.ToLower(key), tagPrefix) {
+			return invalid.Field(fieldUserTags, key, "the engine's own tags start with "+tagPrefix, "choose another key")
+		}
+	}
 	return checkReady(options)
 }
+
+// ownTags is how many tags of a user are the engine's.
+const ownTags = 7
 
 // prepare implements credentialType. The user's name carries the grant's id,
 // so that CloudTrail leads back to the grant, then role and task as far as they
 // fit.
 func (u *users) prepare(_ context.Context, grant provider.Grant) (provider.Handle, error) {
-	name := strings.TrimRight("precision-"+grant.ID+"-"+grant.Role+"-"+grant.Task, "-")
+	name := strings.TrimRight(u.usernamePrefix+"-"+grant.ID+"-"+grant.Role+"-"+grant.Task, "-")
 	handle := provider.Handle{
 		handleUser: name[:min(len(name), maxUserName)],
 		handlePath: userPath(grant.Mount),
@@ -76,6 +89,9 @@ func (u *users) prepare(_ context.Context, grant provider.Grant) (provider.Handl
 			handle[key] = value
 		}
 	}
+	for key, value := range grant.Options.Pairs(fieldUserTags) {
+		handle[handleUserTag+key] = value
+	}
 	return handle, nil
 }
 
@@ -88,6 +104,8 @@ func (u *users) mint(ctx context.Context, handle provider.Handle, policy provide
 	for _, key := range slices.Sorted(maps.Keys(handle)) {
 		if strings.HasPrefix(key, tagPrefix) {
 			input.Tags = append(input.Tags, types.Tag{Key: awssdk.String(key), Value: awssdk.String(handle[key])})
+		} else if given, is := strings.CutPrefix(key, handleUserTag); is {
+			input.Tags = append(input.Tags, types.Tag{Key: awssdk.String(given), Value: awssdk.String(handle[key])})
 		}
 	}
 	if boundary := handle[handleBoundary]; boundary != "" {

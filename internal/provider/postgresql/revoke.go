@@ -24,6 +24,9 @@ const (
 	longestPoll = 256 * time.Millisecond
 	// patience is how long they are waited for in all, after which Revoke says so.
 	patience = 5 * time.Second
+	// settling is how long the server may take to make a session of what it has let
+	// in. Clients can keep it longer, and are not let in then.
+	settling = time.Second
 )
 
 // Revoke implements provider.Provider. Each step is committed before the next: the
@@ -104,7 +107,7 @@ func (p *postgres) look(ctx context.Context, conn *pgx.Conn, login string) (live
 // await waits for a mint that nobody waits for any more, and that the server may
 // still be at.
 func (p *postgres) await(ctx context.Context, conn *pgx.Conn, login string) error {
-	return poll(ctx, func() (bool, error) {
+	return poll(ctx, patience, func() (bool, error) {
 		var busy bool
 		err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_stat_activity
  WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND application_name = $1)`, underWay(login)).Scan(&busy)
@@ -124,7 +127,7 @@ func (p *postgres) close(ctx context.Context, conn *pgx.Conn, login string, hold
 // cut ends the sessions of a login, and returns nil once there are none. The server
 // may have given the number of a login that is gone to another role since.
 func (p *postgres) cut(ctx context.Context, conn *pgx.Conn, oid uint32, login string) error {
-	return poll(ctx, func() (bool, error) {
+	return poll(ctx, patience, func() (bool, error) {
 		var left int
 		err := conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid))::integer FROM pg_stat_activity
  WHERE usesysid = $1 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = $1 AND r.rolname <> $2)`, oid, login).Scan(&left)
@@ -135,9 +138,9 @@ func (p *postgres) cut(ctx context.Context, conn *pgx.Conn, oid uint32, login st
 	}, errors.New("postgresql: a session of the login has not ended yet"))
 }
 
-// poll asks until the answer is yes: 2, 4, 8 ms and so on apart.
-func poll(ctx context.Context, done func() (bool, error), late error) error {
-	deadline := time.Now().Add(patience)
+// poll asks until the answer is yes, but not for long: 2, 4, 8 ms and so on apart.
+func poll(ctx context.Context, long time.Duration, done func() (bool, error), late error) error {
+	deadline := time.Now().Add(long)
 	for wait := firstPoll; ; wait = min(2*wait, longestPoll) {
 		if ok, err := done(); ok || err != nil {
 			return err

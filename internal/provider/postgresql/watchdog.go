@@ -108,7 +108,7 @@ func (w *watch) begin(ctx context.Context, mount string) error {
 	if err := w.send(ctx, mount); err != nil {
 		return err
 	}
-	return poll(ctx, func() (bool, error) { return w.runs(ctx, mount) }, errors.New("postgresql: the watchdog does not run"))
+	return poll(ctx, patience, func() (bool, error) { return w.runs(ctx, mount) }, errors.New("postgresql: the watchdog does not run"))
 }
 
 // runs says whether a mount's watchdog runs.

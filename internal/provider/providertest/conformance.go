@@ -28,6 +28,9 @@ type Subject struct {
 	// the target said no.
 	Use     func(ctx context.Context, fields map[string]any) error
 	Refused func(error) bool
+	// Lag is how long the target may go on honouring what it has said is ended; 0
+	// where it does not.
+	Lag time.Duration
 	// Left lists what a grant has left at the target. Answers that the provider
 	// never saw are given as well.
 	Left func(ctx context.Context, grantID string, swallowed [][]byte) ([]string, error)
@@ -137,7 +140,7 @@ func (s suite) prepare(t *testing.T, ttl time.Duration) grant {
 	prepared := grant{id: ledger.NewID(expiresAt), expiresAt: expiresAt}
 	prepared.policy = s.compile(t, expiresAt)
 	var err error
-	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: testMount, Ledger: testLedger, Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options}); err != nil {
+	if prepared.handle, err = s.Provider.Prepare(t.Context(), provider.Grant{ID: prepared.id, Mount: testMount, Ledger: testLedger, Role: "role", Task: "task", ExpiresAt: expiresAt, Options: s.Options, Policy: prepared.policy}); err != nil {
 		t.Fatal(err)
 	}
 	return prepared
@@ -162,8 +165,15 @@ func (s suite) works(t *testing.T, fields map[string]any) {
 
 func (s suite) dead(t *testing.T, fields map[string]any) {
 	t.Helper()
-	if err := s.Use(t.Context(), fields); !s.Refused(err) {
-		t.Errorf("the credential is not refused: %v", err)
+	for end := time.Now().Add(s.Lag); ; time.Sleep(time.Millisecond) {
+		err := s.Use(t.Context(), fields)
+		if s.Refused(err) {
+			return
+		}
+		if err != nil || !time.Now().Before(end) {
+			t.Errorf("the credential is not refused: %v", err)
+			return
+		}
 	}
 }
 

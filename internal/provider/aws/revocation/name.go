@@ -82,6 +82,14 @@ type Name struct {
 // Code is what the session is revoked by.
 func (n Name) Code() Code { return n.code }
 
+// After has a text stand before what people read of the name; empty for nothing.
+func (n Name) After(text string) Name {
+	if text != "" {
+		n.readable = strings.TrimSuffix(text+"-"+n.readable, "-")
+	}
+	return n
+}
+
 // String is the name as AssumeRole takes it.
 func (n Name) String() string { return n.cut(maxSessionName) }
 

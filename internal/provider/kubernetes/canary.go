@@ -1,0 +1,70 @@
+package kubernetes
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// canary keeps a token of an account that nothing is bound to: what it may do, every
+// account of the engine's namespace may.
+type canary struct {
+	mu    sync.Mutex
+	token string
+	until time.Time // when a new one is asked for
+}
+
+// The canary's account, which all mounts share, and how long its token lives and is
+// used.
+const (
+	canaryName = "precision-canary"
+	canaryLife = time.Hour
+	canaryUse  = canaryLife / 2
+)
+
+// canaryToken is a token of the canary's account, which is made where it is missing.
+func (c *cluster) canaryToken(ctx context.Context) (string, error) {
+	c.canary.mu.Lock()
+	token, until := c.canary.token, c.canary.until
+	c.canary.mu.Unlock()
+	if time.Now().Before(until) {
+		return token, nil
+	}
+	made, err := c.client.createToken(ctx, c.namespace, canaryName, nil, int64(canaryLife/time.Second))
+	if apierrors.IsNotFound(err) {
+		if err = c.makeCanary(ctx); err == nil {
+			made, err = c.client.createToken(ctx, c.namespace, canaryName, nil, int64(canaryLife/time.Second))
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	c.canary.mu.Lock()
+	c.canary.token, c.canary.until = made.Status.Token, time.Now().Add(canaryUse)
+	c.canary.mu.Unlock()
+	return made.Status.Token, nil
+}
+
+func (c *cluster) makeCanary(ctx context.Context) error {
+	err := c.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: meta.ObjectMeta{
+		Name: canaryName, Namespace: c.namespace, Labels: map[string]string{managedBy: engineName},
+		Annotations: map[string]string{markPrefix + "about": "asks what every account may do; bind nothing to it"},
+	}})
+	if apierrors.IsAlreadyExists(err) {
+		return nil
+	}
+	return err
+}
+
+// forgetCanary drops a token that the API server takes no more.
+func (c *cluster) forgetCanary(token string) {
+	c.canary.mu.Lock()
+	defer c.canary.mu.Unlock()
+	if c.canary.token == token {
+		c.canary.token, c.canary.until = "", time.Time{}
+	}
+}

@@ -1,0 +1,97 @@
+package kubernetes
+
+import (
+	"errors"
+	"slices"
+	"testing"
+
+	authorization "k8s.io/api/authorization/v1"
+	rbac "k8s.io/api/rbac/v1"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+)
+
+// What a server lists is named so that the same rights have the same name, however
+// rules cut them up, and the floor is none of it.
+func TestRightsBeyondTheFloor(t *testing.T) {
+	got := rightsIn("prod", rulesIn(authorization.SubjectRulesReviewStatus{
+		ResourceRules: []authorization.ResourceRule{
+			{Verbs: []string{"create"}, APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"selfsubjectaccessreviews", "selfsubjectrulesreviews"}},
+			{Verbs: []string{"create"}, APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"selfsubjectreviews"}},
+			{Verbs: []string{"list"}, APIGroups: []string{""}, Resources: []string{"secrets"}},
+			{Verbs: []string{"get", "list"}, APIGroups: []string{""}, Resources: []string{"secrets", "pods/log"}},
+			{Verbs: []string{"patch"}, APIGroups: []string{"apps"}, Resources: []string{"deployments/scale"}, ResourceNames: []string{"web", "db"}},
+			{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
+			{Verbs: []string{"delete"}, APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"selfsubjectaccessreviews"}},
+		},
+		NonResourceRules: []authorization.NonResourceRule{
+			{Verbs: []string{"get"}, NonResourceURLs: []string{"/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"}},
+			{Verbs: []string{"get"}, NonResourceURLs: []string{"/.well-known/openid-configuration", "/openid/v1/jwks", "/metrics"}},
+			{Verbs: []string{"post"}, NonResourceURLs: []string{"/version", "*"}},
+		},
+	})).beyondFloor()
+	want := []string{
+		"* *.* in prod",
+		"delete selfsubjectaccessreviews.authorization.k8s.io in prod",
+		"get /metrics",
+		"get,list pods/log in prod",
+		"get,list secrets in prod",
+		"patch deployments.apps/scale named db in prod",
+		"patch deployments.apps/scale named web in prod",
+		"post *",
+		"post /version",
+	}
+	if texts := slices.Sorted(slices.Values(got.texts())); !slices.Equal(texts, want) {
+		t.Errorf("got %q\nwant %q", texts, want)
+	}
+	read, err := parseRights(got.texts())
+	if err != nil || len(got.except(read)) > 0 || len(read.except(got)) > 0 {
+		t.Errorf("what is named can't be tolerated: %v, %q", err, got.except(read).texts())
+	}
+}
+
+// What is tolerated is what is named, verb by verb.
+func TestTolerated(t *testing.T) {
+	there, err := parseRights([]string{"get,list secrets in prod", "get /metrics"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ tolerated, rest []string }{
+		{nil, []string{"get /metrics", "get,list secrets in prod"}},
+		{[]string{"list,get secrets in prod", "get /metrics"}, nil},
+		{[]string{"get,list,watch secrets in prod", "get /metrics"}, nil},
+		{[]string{"get secrets in prod", "get /metrics"}, []string{"list secrets in prod"}},
+		{[]string{"get,list secrets in staging", "get /metrics"}, []string{"get,list secrets in prod"}},
+		{[]string{"* * in prod", "* *.* in prod", "get *"}, []string{"get /metrics", "get,list secrets in prod"}},
+	} {
+		tolerated, err := parseRights(test.tolerated)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rest := there.except(tolerated).texts(); !slices.Equal(rest, test.rest) {
+			t.Errorf("tolerating %q leaves %q, want %q", test.tolerated, rest, test.rest)
+		}
+	}
+	for _, text := range []string{"", "get", "secrets in prod", "get secrets", "get secrets in", "get secrets in prod; list pods in prod", "get  secrets in prod", "get secrets in Prod", "get\nsecrets in prod"} {
+		if _, err := parseRights([]string{text}); !errors.As(err, new(*invalid.Error)) {
+			t.Errorf("%q is tolerated: %v", text, err)
+		}
+	}
+}
+
+// A binding gives what its rules have where it is, and nothing elsewhere.
+func TestRightsGiven(t *testing.T) {
+	rules := []rbac.PolicyRule{{Verbs: []string{"list"}, APIGroups: []string{""}, Resources: []string{"secrets"}}, {Verbs: []string{"get"}, NonResourceURLs: []string{"/metrics"}}}
+	asked, err := parseRights([]string{"list secrets in prod", "list secrets in staging", "get /metrics", "get secrets in prod"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, everywhere := binding{}, binding{}
+	here.Metadata.Namespace = "prod"
+	if got := rightsGiven(here, rules, asked).texts(); !slices.Equal(got, []string{"list secrets in prod"}) {
+		t.Errorf("a RoleBinding gives %q", got)
+	}
+	if got := rightsGiven(everywhere, rules, asked).texts(); !slices.Equal(got, []string{"get /metrics", "list secrets in prod", "list secrets in staging"}) {
+		t.Errorf("a ClusterRoleBinding gives %q", got)
+	}
+}

@@ -1,0 +1,384 @@
+package precision
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base32"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+)
+
+// Requests are in the mount's replicated storage, so that there is one truth: what
+// uses one up is written where it is, at the primary.
+//
+//	requests/open/<tag>   those of one entity that aren't finished, in one record,
+//	                      so that a read of a credential costs one read of storage
+//	requests/past/<id>    those that are, one record each
+//
+// What is finished stays where it was until it is moved: a use is one write, and
+// is never undone by a crash.
+const (
+	openRequests = "requests/open/"
+	pastRequests = "requests/past/"
+)
+
+// maxKept is how many requests an entity may have where they are before they are
+// moved. So it can't fill the storage by opening and cancelling: there are so many in
+// each turn of the sweeper.
+const maxKept = 64
+
+// requests are the mount's requests. Whoever changes one holds the lock from the
+// reading to the writing.
+type requests struct{ mu sync.Mutex }
+
+// requestID is made of the time that a request was opened at, in seconds and
+// hexadecimal, its entity's tag, and 40 random bits.
+var requestID = regexp.MustCompile(`\A[0-9a-f]{8}-([a-z2-7]{8})-[a-z2-7]{8}\z`)
+
+var errNoRequest = errors.New("request does not exist")
+
+var base32Letters = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// tagOf names an entity in keys and ids. Two may share a tag, and then a record.
+func tagOf(entity string) string {
+	sum := sha256.Sum256([]byte(entity))
+	return base32Letters.EncodeToString(sum[:5])
+}
+
+func newRequestID(entity string, now time.Time) string {
+	drawn := make([]byte, 5)
+	_, _ = rand.Read(drawn) // never fails: https://pkg.go.dev/crypto/rand#Read
+	return fmt.Sprintf("%08x-%s-%s", now.Unix(), tagOf(entity), base32Letters.EncodeToString(drawn))
+}
+
+// tagIn is the tag in a request's id; the error is errNoRequest for what is none.
+func tagIn(id string) (string, error) {
+	match := requestID.FindStringSubmatch(id)
+	if match == nil {
+		return "", errNoRequest
+	}
+	return match[1], nil
+}
+
+// openedBefore says whether an id was drawn before a time.
+func openedBefore(id string, at time.Time) bool {
+	seconds, err := strconv.ParseInt(id[:8], 16, 64)
+	return err == nil && time.Unix(seconds, 0).Before(at)
+}
+
+// readOpen reads the record of a tag.
+func readOpen(ctx context.Context, storage logical.Storage, tag string) ([]approval.Request, error) {
+	kept, err := readEntry[[]approval.Request](ctx, storage, openRequests+tag, errNoRequest)
+	if errors.Is(err, errNoRequest) {
+		return nil, nil
+	}
+	return kept, err
+}
+
+func writeOpen(ctx context.Context, storage logical.Storage, tag string, kept []approval.Request) error {
+	if len(kept) == 0 {
+		return deleteEntry(ctx, storage, openRequests+tag)
+	}
+	return writeEntry(ctx, storage, openRequests+tag, kept)
+}
+
+// versionOf hashes a role as it is stored: what was approved is approved of this.
+func versionOf(stored role) (string, error) {
+	text, err := json.Marshal(stored)
+	if err != nil {
+		return "", fmt.Errorf("encoding the role: %w", err)
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// roleVersion is the version that a role has now, empty where there is none.
+func (b *backend) roleVersion(ctx context.Context, storage logical.Storage, name string) (string, error) {
+	stored, err := b.openRole(ctx, storage, name)
+	if errors.Is(err, errNoRole) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	return stored.version, nil
+}
+
+// findRequest reads a request. The error is errNoRequest where there is none.
+func (b *backend) findRequest(ctx context.Context, storage logical.Storage, id string) (approval.Request, error) {
+	tag, err := tagIn(id)
+	if err != nil {
+		return approval.Request{}, err
+	}
+	// This order: one that is moved meanwhile is written before it is removed.
+	kept, err := readOpen(ctx, storage, tag)
+	if err != nil {
+		return approval.Request{}, err
+	}
+	for _, one := range kept {
+		if one.ID == id {
+			return one, nil
+		}
+	}
+	return readEntry[approval.Request](ctx, storage, pastRequests+id, errNoRequest)
+}
+
+// changeRequest has a request changed, and writes down what it becomes. The
+// version is that which its role has now. The error is errNoRequest where there is
+// none.
+func (b *backend) changeRequest(ctx context.Context, storage logical.Storage, id string, change func(of approval.Request, version string) (approval.Request, error)) (approval.Request, error) {
+	tag, err := tagIn(id)
+	if err != nil {
+		return approval.Request{}, err
+	}
+	b.requests.mu.Lock()
+	defer b.requests.mu.Unlock()
+	kept, err := readOpen(ctx, storage, tag)
+	if err != nil {
+		return approval.Request{}, err
+	}
+	at := slices.IndexFunc(kept, func(one approval.Request) bool { return one.ID == id })
+	found := approval.Request{}
+	if at >= 0 {
+		found = kept[at]
+	} else if found, err = readEntry[approval.Request](ctx, storage, pastRequests+id, errNoRequest); err != nil {
+		return approval.Request{}, err
+	}
+	version, err := b.roleVersion(ctx, storage, found.Binding.Role)
+	if err != nil {
+		return approval.Request{}, err
+	}
+	changed, err := change(found, version)
+	if err != nil {
+		return approval.Request{}, err
+	}
+	if at < 0 {
+		return approval.Request{}, errors.New("a finished request was changed")
+	}
+	kept[at] = changed
+	return changed, writeOpen(ctx, storage, tag, kept)
+}
+
+// openRequest adds a request to those of its entity.
+func (b *backend) openRequest(ctx context.Context, storage logical.Storage, asked approval.Request, rule approval.Rule, by approval.Actor) (approval.Request, error) {
+	b.requests.mu.Lock()
+	defer b.requests.mu.Unlock()
+	tag := tagOf(by.Entity)
+	kept, err := readOpen(ctx, storage, tag)
+	if err != nil {
+		return asked, err
+	}
+	now := b.grants.Now()
+	var others []approval.Request
+	for _, one := range kept {
+		version, err := b.roleVersion(ctx, storage, one.Binding.Role)
+		if err != nil {
+			return asked, err
+		}
+		if one.Binding.Entity == by.Entity && one.Status(now, version).Unfinished() {
+			others = append(others, one)
+		}
+	}
+	if len(kept) >= maxKept {
+		return asked, invalid.Deny(fmt.Sprintf("the caller has opened %d requests of late, and may open no more for now", len(kept)), "try again in ten minutes")
+	}
+	if asked, err = asked.Open(newRequestID(by.Entity, now), rule, by, others, now); err != nil {
+		return asked, err
+	}
+	return asked, writeOpen(ctx, storage, tag, append(kept, asked))
+}
+
+// settle moves the finished requests of a tag to the past, and returns those that
+// are left. The lock is held.
+func (b *backend) settle(ctx context.Context, storage logical.Storage, tag string) (left []approval.Request, moved int, err error) {
+	kept, err := readOpen(ctx, storage, tag)
+	if err != nil {
+		return nil, 0, err
+	}
+	now := b.grants.Now()
+	for _, one := range kept {
+		version, err := b.roleVersion(ctx, storage, one.Binding.Role)
+		if err != nil {
+			return nil, 0, err
+		}
+		if one = one.Settled(now, version); one.State.Unfinished() {
+			left = append(left, one)
+			continue
+		}
+		if err := writeEntry(ctx, storage, pastRequests+one.ID, one); err != nil {
+			return nil, 0, err
+		}
+		moved++
+	}
+	if moved == 0 {
+		return left, 0, nil
+	}
+	return left, moved, writeOpen(ctx, storage, tag, left)
+}
+
+// standing finds the request that a mint may use. The error is an *invalid.Error
+// where there is none that admits it.
+func (b *backend) standing(ctx context.Context, storage logical.Storage, wanted approval.Binding) (approval.Request, error) {
+	kept, err := readOpen(ctx, storage, tagOf(wanted.Entity))
+	if err != nil {
+		return approval.Request{}, err
+	}
+	now := b.grants.Now()
+	var refused error
+	for _, one := range kept {
+		if one.Binding != wanted {
+			continue
+		}
+		err := one.Admits(wanted, now)
+		if err == nil {
+			return one, nil
+		}
+		if refused == nil || one.Status(now, wanted.Version).Unfinished() {
+			refused = err
+		}
+	}
+	if refused != nil {
+		return approval.Request{}, refused
+	}
+	return approval.Request{}, errNoRequest
+}
+
+// useRequest takes a use of a request for a grant, and has written that down when
+// it returns: nobody else can take it, here or after a crash.
+func (b *backend) useRequest(ctx context.Context, storage logical.Storage, id string, minted approval.Binding, grant string, until time.Time) error {
+	_, err := b.changeRequest(ctx, storage, id, func(of approval.Request, version string) (approval.Request, error) {
+		if minted.Version != version {
+			return of, invalid.Deny("the role was written anew while the credential was being prepared", "open a request for the role as it is now")
+		}
+		return of.Use(minted, grant, until, b.grants.Now())
+	})
+	return err
+}
+
+// unfinishedRequests are the requests that something can still become of, in the
+// order that they were opened in, and apart from them those that are finished and
+// have not been moved yet.
+func (b *backend) unfinishedRequests(ctx context.Context, storage logical.Storage) (open, finished []approval.Request, err error) {
+	tags, err := storage.List(ctx, openRequests)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing requests: %w", err)
+	}
+	now := b.grants.Now()
+	for _, tag := range tags {
+		kept, err := readOpen(ctx, storage, tag)
+		if err != nil {
+			return nil, nil, err
+		}
+		for _, one := range kept {
+			version, err := b.roleVersion(ctx, storage, one.Binding.Role)
+			if err != nil {
+				return nil, nil, err
+			}
+			if one = one.Settled(now, version); one.State.Unfinished() {
+				open = append(open, one)
+			} else {
+				finished = append(finished, one)
+			}
+		}
+	}
+	byID := func(a, b approval.Request) int { return strings.Compare(a.ID, b.ID) }
+	slices.SortFunc(open, byID)
+	slices.SortFunc(finished, byID)
+	return open, finished, nil
+}
+
+// tidyRequests moves what is finished to the past, and forgets what has been there
+// since before a time.
+func (b *backend) tidyRequests(ctx context.Context, storage logical.Storage, before time.Time) (moved, deleted int, err error) {
+	tags, err := storage.List(ctx, openRequests)
+	if err != nil {
+		return 0, 0, fmt.Errorf("listing requests: %w", err)
+	}
+	for _, tag := range tags {
+		b.requests.mu.Lock()
+		_, count, err := b.settle(ctx, storage, tag)
+		b.requests.mu.Unlock()
+		if err != nil {
+			return moved, 0, err
+		}
+		moved += count
+	}
+	ids, err := storage.List(ctx, pastRequests)
+	if err != nil {
+		return moved, 0, fmt.Errorf("listing past requests: %w", err)
+	}
+	for _, id := range ids {
+		if !requestID.MatchString(id) || !openedBefore(id, before) {
+			continue
+		}
+		past, err := readEntry[approval.Request](ctx, storage, pastRequests+id, errNoRequest)
+		if errors.Is(err, errNoRequest) {
+			continue
+		}
+		if err != nil {
+			return moved, deleted, err
+		}
+		if !past.KeptFrom().Before(before) {
+			continue
+		}
+		if err := deleteEntry(ctx, storage, pastRequests+id); err != nil {
+			return moved, deleted, err
+		}
+		deleted++
+	}
+	return moved, deleted, nil
+}
+
+// pastRequests are finished requests, in the order that they were opened in. next
+// is where the rest begins after, empty if there is none.
+func (b *backend) pastRequests(ctx context.Context, storage logical.Storage, after string, limit int) (page []approval.Request, next string, err error) {
+	_, unmoved, err := b.unfinishedRequests(ctx, storage)
+	if err != nil {
+		return nil, "", err
+	}
+	found := map[string]approval.Request{}
+	for _, one := range unmoved {
+		found[one.ID] = one
+	}
+	ids, err := storage.List(ctx, pastRequests)
+	if err != nil {
+		return nil, "", fmt.Errorf("listing past requests: %w", err)
+	}
+	ids = slices.AppendSeq(ids, maps.Keys(found))
+	slices.Sort(ids)
+	for _, id := range slices.Compact(ids) {
+		if id <= after || !requestID.MatchString(id) {
+			continue
+		}
+		if len(page) == limit {
+			return page, page[limit-1].ID, nil
+		}
+		one, known := found[id]
+		if !known {
+			one, err = readEntry[approval.Request](ctx, storage, pastRequests+id, errNoRequest)
+			if errors.Is(err, errNoRequest) {
+				continue // forgotten since it was listed
+			}
+			if err != nil {
+				return nil, "", err
+			}
+		}
+		page = append(page, one)
+	}
+	return page, "", nil
+}

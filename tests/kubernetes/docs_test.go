@@ -1,0 +1,171 @@
+package kubernetes
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
+)
+
+var (
+	shell    = regexp.MustCompile("(?ms)^```sh\n(.*?)^```$")
+	expected = regexp.MustCompile(`^(.*\S)\s+# refused$`)
+)
+
+// script is the page's commands, one after the other. Those that are said to be refused
+// have to be, by the API server.
+func script(page string) (text string, commands, refusals int) {
+	var lines []string
+	document := "" // the end of a here-document, while in one
+	for _, block := range shell.FindAllStringSubmatch(page, -1) {
+		for line := range strings.Lines(block[1]) {
+			line = strings.TrimSuffix(line, "\n")
+			switch {
+			case document != "":
+				if line == document {
+					document = ""
+				}
+			case strings.Contains(line, "<<'"):
+				_, document, _ = strings.Cut(line, "<<'")
+				document = strings.TrimSuffix(document, "'")
+			case expected.MatchString(line):
+				line = "refused " + expected.FindStringSubmatch(line)[1]
+				refusals++
+			case strings.Contains(line, "admission-policy.yaml"):
+				line += "\ntries=20"
+				commands++
+			case !strings.HasPrefix(line, " "): // a further line of a command
+				commands++
+			}
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "\n") + "\n", commands, refusals
+}
+
+// An API server puts a policy into force a moment after it was made: what the page says
+// is refused then may take another try.
+const preamble = `set -euo pipefail
+tries=1
+refused() {
+  for ((try = tries; ; try--)); do
+    "$@" >refusal 2>&1 || break
+    if ((try == 1)); then
+      echo "was not refused: $*" >&2
+      exit 1
+    fi
+    sleep 0.5
+  done
+  if ! grep -qiE 'forbidden|unauthorized|must be logged in' refusal; then
+    echo "failed for another reason: $*" >&2
+    cat refusal >&2
+    exit 1
+  fi
+}
+set -x
+`
+
+// The page's commands do what it says: in a shell, with Vault's own command, and with
+// kubectl where there is one. A stand-in of a few commands runs them in any case.
+func TestDocumentedCommandsWork(t *testing.T) {
+	root, err := lab.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile(filepath.Join(root, "docs", "kubernetes.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, commands, refusals := script(string(page))
+	if commands < 15 || refusals < 5 {
+		t.Fatalf("%d commands and %d refusals were found on the page", commands, refusals)
+	}
+	ways := []string{""} // of finding kubectl
+	if kubectl, err := exec.LookPath("kubectl"); err == nil {
+		ways = append(ways, kubectl)
+	}
+	for _, kubectl := range ways {
+		runScript(t, root, preamble+text, kubectl)
+	}
+	figures.Log(t, "%d commands of the page, and %d that are refused, run in %d ways", commands, refusals, len(ways))
+}
+
+// runScript runs the page's commands as an administrator of both Vault and cluster.
+func runScript(t *testing.T, root, text, kubectl string) {
+	t.Helper()
+	ctx := t.Context()
+	// The namespace of the page, with what it has in every cluster.
+	if err := servers.Kubernetes.MakeNamespace(ctx, "prod"); err != nil {
+		t.Fatal(err)
+	}
+	// What an earlier run has left, and the page makes.
+	for _, err := range []error{
+		servers.Kubernetes.CoreV1().ServiceAccounts("prod").Delete(ctx, "precision-workload", meta.DeleteOptions{}),
+		servers.Kubernetes.AppsV1().Deployments("prod").Delete(ctx, "app", meta.DeleteOptions{}),
+	} {
+		if err != nil && !apierrors.IsNotFound(err) {
+			t.Fatal(err)
+		}
+	}
+	folder := t.TempDir()
+	if err := os.Symlink(filepath.Join(root, "deploy"), filepath.Join(folder, "deploy")); err != nil {
+		t.Fatal(err)
+	}
+	programs := filepath.Join(folder, "bin")
+	if err := os.Mkdir(programs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if kubectl == "" {
+		var err error
+		if kubectl, err = os.Executable(); err != nil { // see TestMain
+			t.Fatal(err)
+		}
+	}
+	for name, program := range map[string]string{"kubectl": kubectl, "vault": servers.Vault.Binary} {
+		if err := os.Symlink(program, filepath.Join(programs, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	admin := filepath.Join(folder, "admin.kubeconfig")
+	for path, content := range map[string]string{
+		admin: adminConfig(t), filepath.Join(folder, "ca.crt"): servers.Kubernetes.CA,
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	command := exec.CommandContext(limited, "bash", "-c", text)
+	command.Dir = folder
+	command.Env = append(os.Environ(), "PATH="+programs+string(os.PathListSeparator)+os.Getenv("PATH"), "HOME="+folder, "KUBECONFIG="+admin,
+		"HOST="+servers.Kubernetes.Host, "VAULT_ADDR="+servers.Vault.Address, "VAULT_TOKEN="+servers.Vault.Root, "VAULT_CLI_NO_COLOR=1")
+	output, err := command.CombinedOutput()
+	if err != nil {
+		t.Errorf("the page's commands, with %s: %v\n%s", kubectl, err, output)
+	}
+	if err := servers.Vault.Client.Sys().UnmountWithContext(ctx, "precision"); err != nil {
+		t.Error(err)
+	}
+	removePolicies(t)
+	time.Sleep(time.Second) // until the server has noticed
+}
+
+func adminConfig(t *testing.T) string {
+	t.Helper()
+	return fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"lab",
+"clusters":[{"name":"lab","cluster":{"server":%q,"certificate-authority-data":%q}}],
+"users":[{"name":"lab","user":{"token":%q}}],"contexts":[{"name":"lab","context":{"cluster":"lab","user":"lab"}}]}`,
+		servers.Kubernetes.Host, base64(servers.Kubernetes.CA), servers.Kubernetes.Admin.BearerToken)
+}
