@@ -15,12 +15,12 @@ const PluginName = "vault-plugin-secrets-precision"
 
 // Options choose what a lab starts.
 type Options struct {
-	Plugin  string // the plugin's binary; empty to build it, with the race detector in it
-	Moto    bool   // start AWS's stand-in as well
-	NoStore bool   // leave MinIO out
-	// OtherVault starts a second Vault, as a target.
-	OtherVault bool
+	Plugin     string            // the plugin's binary; empty to build it, with the race detector in it
+	Moto       bool              // start AWS's stand-in as well
 	Kubernetes bool              // start an API server and etcd as well
+	PostgreSQL bool              // start a PostgreSQL server as well
+	OtherVault bool              // start a second Vault, as a target, as well
+	NoStore    bool              // leave MinIO out
 	Nodes      int               // of Vault, with integrated storage; 0: a single one on files
 	Said       func(what string) // is told of each step; nil for silence
 }
@@ -35,6 +35,7 @@ type Lab struct {
 	Cloud      *Cloud      // nil without Options.Moto
 	Kubernetes *Kubernetes // nil without Options.Kubernetes
 	Other      *OtherVault // nil without Options.OtherVault
+	PostgreSQL *PostgreSQL // nil without Options.PostgreSQL
 
 	processes []*process
 	closers   []func()
@@ -84,6 +85,12 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 			return err
 		}
 	}
+	if options.PostgreSQL {
+		said("starting PostgreSQL")
+		if err := l.startPostgreSQL(ctx); err != nil {
+			return err
+		}
+	}
 	if options.Kubernetes {
 		said("starting a Kubernetes API server")
 		if err := l.startKubernetes(ctx); err != nil {
@@ -128,7 +135,14 @@ func (l *Lab) KillVault() { l.Vault.server.kill() }
 
 // run starts a server that belongs to the lab.
 func (l *Lab) run(name, binary string, environment []string, arguments ...string) (*process, error) {
-	started, err := startProcess(l.Folder, name, binary, environment, arguments...)
+	command := exec.Command(binary, arguments...)
+	command.Env = append(os.Environ(), environment...)
+	return l.launch(name, command)
+}
+
+// launch is run for a command that needs more than an environment.
+func (l *Lab) launch(name string, command *exec.Cmd) (*process, error) {
+	started, err := startProcess(l.Folder, name, command)
 	if err != nil {
 		return nil, err
 	}

@@ -28,24 +28,26 @@ type process struct {
 	log     *os.File
 	ended   chan struct{}
 	once    sync.Once
-	stopped func() // is called when the process has ended, if set
+	end     syscall.Signal // that asks it to end
+	stopped func()         // is called when the process has ended, if set
 }
 
-func startProcess(folder, name, binary string, environment []string, arguments ...string) (*process, error) {
+func startProcess(folder, name string, command *exec.Cmd) (*process, error) {
 	log, err := os.OpenFile(filepath.Join(folder, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	command := exec.Command(binary, arguments...)
 	command.Dir = folder
-	command.Env = append(os.Environ(), environment...)
 	command.Stdout, command.Stderr = log, log
-	command.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a Ctrl-C is for the lab, which then stops all in order
+	if command.SysProcAttr == nil {
+		command.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	command.SysProcAttr.Setpgid = true // a Ctrl-C is for the lab, which then stops all in order
 	if err := command.Start(); err != nil {
 		_ = log.Close()
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	started := &process{name: name, command: command, log: log, ended: make(chan struct{})}
+	started := &process{name: name, command: command, log: log, ended: make(chan struct{}), end: syscall.SIGTERM}
 	go func() {
 		_ = command.Wait() // how it ended is seen in its log
 		close(started.ended)
@@ -56,7 +58,7 @@ func startProcess(folder, name, binary string, environment []string, arguments .
 // stop asks the process to end, and kills what is left of its group. Stopping
 // it again does nothing.
 func (p *process) stop() {
-	p.once.Do(p.end)
+	p.once.Do(func() { p.ask(p.end) })
 }
 
 // kill ends the process and its group as a crash would.
@@ -72,8 +74,9 @@ func (p *process) crash() {
 	})
 }
 
-func (p *process) end() {
-	_ = syscall.Kill(p.command.Process.Pid, syscall.SIGTERM)
+// ask lets the process end by a signal, and kills what is left then.
+func (p *process) ask(end syscall.Signal) {
+	_ = syscall.Kill(p.command.Process.Pid, end)
 	select {
 	case <-p.ended:
 	case <-time.After(stopTimeout):

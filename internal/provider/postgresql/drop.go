@@ -1,0 +1,163 @@
+package postgresql
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+)
+
+// dropAttempts is how often a role is dropped that something hangs on again.
+const dropAttempts = 3
+
+// drop removes a role, and before it whatever it owns or was given in any database.
+// It is idempotent.
+func (s *server) drop(ctx context.Context, conn *pgx.Conn, role string) error {
+	var err error
+	for range dropAttempts {
+		if err = s.disown(ctx, conn, role); err != nil {
+			return err
+		}
+		_, err = conn.Exec(ctx, "DROP ROLE IF EXISTS "+ident(role))
+		if !isState(err, dependentObjects) {
+			break
+		}
+	}
+	return said("dropping role "+role, err)
+}
+
+// disown drops what a role owns, and takes from it what it was given, in every
+// database where there is such.
+func (s *server) disown(ctx context.Context, conn *pgx.Conn, role string) error {
+	rows, err := conn.Query(ctx, `SELECT DISTINCT coalesce(b.datname, current_database())::text
+  FROM pg_shdepend d JOIN pg_roles r ON d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid LEFT JOIN pg_database b ON b.oid = d.dbid
+ WHERE r.rolname = $1`, role)
+	if err != nil {
+		return said("what role "+role+" owns", err)
+	}
+	databases, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return said("what role "+role+" owns", err)
+	}
+	if len(databases) > 0 {
+		if err := join(ctx, conn, role); err != nil && !isState(err, undefinedObject) {
+			return said("GRANT "+role, err)
+		}
+	}
+	var failed []error
+	for _, database := range databases {
+		clear := func(conn *pgx.Conn) error { return s.clear(ctx, conn, role) }
+		if database == s.database {
+			err = clear(conn)
+		} else {
+			err = s.onDatabase(ctx, database, clear)
+		}
+		if connecting := new(pgconn.ConnectError); errors.As(err, &connecting) {
+			err = lacks("connecting to database "+database, err, fieldUsername, s.username, "GRANT CONNECT ON DATABASE "+ident(database)+" TO "+ident(s.username)+", for it to clear away there what role "+role+" has left")
+		}
+		failed = append(failed, err)
+	}
+	return errors.Join(failed...)
+}
+
+// clear is disown in one database.
+func (s *server) clear(ctx context.Context, conn *pgx.Conn, role string) error {
+	if err := takeBack(ctx, conn, role); err != nil && !isState(err, insufficientPrivilege) {
+		return said("REVOKE", err)
+	}
+	// Somebody else's thing may hang on the role's, and goes with it: it would keep
+	// the role alive, and no other role may be given what a credential has made.
+	if _, err := conn.Exec(ctx, "DROP OWNED BY "+ident(role)+" CASCADE"); err != nil {
+		return lacks("DROP OWNED BY "+role, err, fieldUsername, s.username, "GRANT "+ident(role)+" TO "+ident(s.username))
+	}
+	left, err := given(ctx, conn, role)
+	if err != nil {
+		return err
+	}
+	for _, one := range left {
+		// Only who gave it can take it.
+		err := pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+ident(one.Grantor)); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, one.taking(role))
+			return err
+		})
+		if err != nil {
+			return lacks("REVOKE", err, fieldUsername, s.username, "as "+one.Grantor+": "+one.taking(role))
+		}
+	}
+	return nil
+}
+
+// gift is a privilege that a role was given.
+type gift struct{ Statement, Grantor string }
+
+// taking is the statement that takes it back.
+func (g gift) taking(role string) string { return g.Statement + ident(role) + " CASCADE" }
+
+func given(ctx context.Context, asked querier, role string) ([]gift, error) {
+	rows, err := asked.Query(ctx, givenSQL, role)
+	if err != nil {
+		return nil, said("what role "+role+" was given", err)
+	}
+	gifts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[gift])
+	return gifts, said("what role "+role+" was given", err)
+}
+
+// takeBack takes from a role, in one database, what the engine has given it; what
+// others have given, it may leave. DROP OWNED would not do: it takes all privileges at
+// once, and so as the one role who could give them all, which the engine may be a
+// member of.
+func takeBack(ctx context.Context, on querier, role string) error {
+	gifts, err := given(ctx, on, role)
+	if err != nil {
+		return err
+	}
+	for _, one := range gifts {
+		if _, err := on.Exec(ctx, one.taking(role)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// joining is the statement that makes the engine a member of a role that it has made.
+// It is one for as long as it has to be, and no longer: the server works all of its
+// memberships out anew after each change of any.
+func joining(conn *pgx.Conn, role string) string {
+	statement := "GRANT " + ident(role) + " TO CURRENT_USER"
+	if newerThan15(conn) {
+		statement += " WITH INHERIT TRUE, SET TRUE"
+	}
+	return statement
+}
+
+func join(ctx context.Context, conn *pgx.Conn, role string) error {
+	_, err := conn.Exec(ctx, joining(conn, role))
+	return err
+}
+
+// signals says whether the engine may end sessions of roles that it is no member of.
+// The server is asked once for each connection.
+func signals(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	const known = "signals"
+	may, asked := conn.PgConn().CustomData()[known].(bool)
+	if asked {
+		return may, nil
+	}
+	err := conn.QueryRow(ctx, "SELECT pg_has_role('pg_signal_backend', 'USAGE')").Scan(&may)
+	if err == nil {
+		conn.PgConn().CustomData()[known] = may
+	}
+	return may, err
+}
+
+// errForeign is returned for a role that bears the name of one of the engine's, and
+// not its mark.
+func errForeign(role string) error {
+	return invalid.Field("role", role, "the server has a role of this name that is not of this mount", "rename or drop it")
+}

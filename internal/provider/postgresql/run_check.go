@@ -1,0 +1,137 @@
+package postgresql
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+)
+
+// settingsSQL finds the settings that any session may change and that change what a
+// text means, with the values that the engine's session has: how values are read and
+// written, what is looked up by default, what is compatible with what, and what
+// extensions do. Left out is what can't be set for a while, what only decides when
+// to give up, how the client is spoken to, and what the commit sets for itself.
+const settingsSQL = `
+SELECT name, current_setting(name) FROM pg_settings
+WHERE context = 'user'
+  AND (category IN ('Client Connection Defaults / Locale and Formatting', 'Client Connection Defaults / Statement Behavior',
+                    'Client Connection Defaults / Other Defaults', 'Connections and Authentication / Authentication', 'Customized Options')
+       OR category LIKE 'Version and Platform Compatibility / %' OR name = 'synchronous_commit')
+  AND name NOT LIKE 'transaction\_%' AND name NOT LIKE 'default\_transaction\_%' AND name NOT LIKE 'idle\_%' AND name NOT LIKE 'vacuum\_%'
+  AND name NOT IN ('search_path', 'client_encoding', 'client_min_messages', 'statement_timeout', 'lock_timeout', 'temp_tablespaces', 'gin_pending_list_limit')
+ORDER BY name`
+
+// runSettings are what a command's settings are pinned to: the values that a session
+// of the engine's login begins with, which are the server's and the database's. q is
+// a connection by unpinned.
+func runSettings(ctx context.Context, q querier) (map[string]string, error) {
+	// plpgsql's own settings are there once it has been used.
+	if _, err := q.Exec(ctx, "DO LANGUAGE plpgsql 'BEGIN END'"); err != nil {
+		return nil, said("use plpgsql", err)
+	}
+	rows, err := q.Query(ctx, settingsSQL)
+	if err != nil {
+		return nil, said("settings", err)
+	}
+	settings := map[string]string{}
+	var name, value string
+	if _, err := pgx.ForEachRow(rows, []any{&name, &value}, func() error {
+		settings[name] = value
+		return nil
+	}); err != nil {
+		return nil, said("settings", err)
+	}
+	return settings, nil
+}
+
+// unpinned connects without the settings that the engine's other sessions pin. Whoever
+// asks for it closes it.
+func (s *server) unpinned(ctx context.Context) (*pgx.Conn, error) {
+	return withPasswords(s.passwords, func(password string) (*pgx.Conn, error) {
+		config, err := s.config(s.database, password)
+		if err != nil {
+			return nil, err
+		}
+		config.ConnConfig.RuntimeParams = map[string]string{"application_name": engineName, "client_encoding": "UTF8", "search_path": "pg_catalog"}
+		return pgx.ConnectConfig(ctx, config.ConnConfig)
+	})
+}
+
+// checkRun checks against the server what a command needs of it, and returns what its
+// role's author should know. conn is in no transaction. What the author can mend is an
+// *invalid.Error.
+func checkRun(ctx context.Context, conn querier, spec runSpec) ([]string, error) {
+	warnings, err := checkRunAs(ctx, conn, spec)
+	if err != nil {
+		return nil, err
+	}
+	for _, schema := range spec.SearchPath {
+		if err := checkPath(ctx, conn, schema); err != nil {
+			return nil, err
+		}
+	}
+	return warnings, checkSyntax(ctx, conn, spec.Command)
+}
+
+func checkRunAs(ctx context.Context, q querier, spec runSpec) ([]string, error) {
+	if _, err := canBecome(ctx, q, spec.RunAs); err != nil {
+		return nil, err
+	}
+	var superuser, creates, engine bool
+	err := q.QueryRow(ctx, "SELECT rolsuper, rolcreaterole, rolname = current_user FROM pg_roles WHERE rolname = $1", spec.RunAs).Scan(&superuser, &creates, &engine)
+	if err != nil {
+		return nil, said("look at "+spec.RunAs, err)
+	}
+	const remedy = "name the owner of what the command changes, or set allow_escalation=true"
+	switch {
+	case superuser && !spec.Superuser:
+		return nil, invalid.Field("run_as", spec.RunAs, "is a superuser, whom no privilege stops", remedy)
+	case engine && !spec.Superuser:
+		return nil, invalid.Field("run_as", spec.RunAs, "is the engine's own user, who makes the logins", remedy)
+	case superuser:
+		return []string{"the command runs as " + plain(spec.RunAs) + ", a superuser: whatever it calls and fires has every right on the server"}, nil
+	case creates:
+		return []string{"the command runs as " + plain(spec.RunAs) + ", who may make and change roles"}, nil
+	default:
+		return nil, nil
+	}
+}
+
+// checkPath checks a schema in which a command's names are looked up: whoever may
+// create in it puts something of his own in their place.
+func checkPath(ctx context.Context, q querier, schema string) error {
+	var there, open bool
+	err := q.QueryRow(ctx, `SELECT count(*) > 0, count(*) FILTER (WHERE EXISTS (
+			SELECT FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE')) > 0
+		FROM pg_namespace n WHERE n.nspname = $1`, schema).Scan(&there, &open)
+	switch {
+	case err != nil:
+		return said("look at schema "+schema, err)
+	case !there:
+		return invalid.Field("search_path", schema, "the database has no such schema", "name schemas that exist")
+	case open:
+		return invalid.Field("search_path", schema, "everybody may create in it, and so put another table or function in the place of one that the command names",
+			"REVOKE CREATE ON SCHEMA "+plain(schema)+" FROM PUBLIC, or leave it out and qualify the command's names")
+	}
+	return nil
+}
+
+// checkSyntax has the server parse a command, and run nothing of it. One message is
+// parsed as a whole; then its first statement fails, and the server leaves out the
+// rest.
+func checkSyntax(ctx context.Context, conn querier, command string) error {
+	_, err := conn.Exec(ctx, "SELECT 1/0; "+command, pgx.QueryExecModeSimpleProtocol)
+	switch {
+	case err == nil:
+		return errors.New("postgresql: parse a command: a division by zero has succeeded")
+	case isState(err, divisionByZero):
+		return nil
+	case !answered(err), isState(err, passing...):
+		return said("parse a command", err) // nothing was said of it
+	default:
+		return invalid.Hidden(fieldCommand, "the server can't parse it: "+serverMessage(err), "give the command's SQL as it would be run")
+	}
+}
