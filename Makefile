@@ -25,11 +25,11 @@ build: ## Build the plugin into bin/
 tools: ## Build or find the servers and tools that demo and tests use, once
 	@scripts/tools.sh vault minio etcd kube-apiserver postgresql moto judge gotestsum staticcheck govulncheck
 
-demo: ## Watch one exact credential from "vault read" to dead, on real servers
+demo: ## Watch one exact credential from "vault read" to dead, on real servers; or STORY=reset
 	@scripts/tools.sh vault minio
 	@$(MAKE) --no-print-directory build
 	@go build -o .cache/bin/demo ./scripts/demo
-	@.cache/bin/demo $(PLUGIN)
+	@.cache/bin/demo $(PLUGIN) $(STORY)
 
 dev: ## Start the same servers, and leave them running to play with
 	@scripts/tools.sh vault minio moto

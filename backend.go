@@ -139,6 +139,7 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 	b.grants.Untidy = b.sweeper.TidyUp
 	b.grants.Rebuilt = func(storage logical.Storage) {
 		b.sweeper.Keep(storage)
+		b.sweeper.Tend(storage)
 		b.ends.Resume(storage)
 	}
 	return b, nil
@@ -153,6 +154,7 @@ func (b *backend) initialize(_ context.Context, req *logical.InitializationReque
 // periodic is called each minute, and must not block either.
 func (b *backend) periodic(_ context.Context, req *logical.Request) error {
 	b.grants.Start(req.Storage, b.writes)
+	b.sweeper.Tend(req.Storage)
 	b.sweeper.Nudge(req.Storage)
 	return nil
 }

@@ -109,6 +109,11 @@ func TestGrantsAreFound(t *testing.T) {
 	if err := e.revokeLease(lease); err != nil {
 		t.Fatal(err)
 	}
+	for path, want := range map[string][]string{"grants/by-task/T-1": {a, b}, "grants/by-entity/bob": nil, "grants/by-role/reset": {a, c}} {
+		if got := fmt.Sprint(e.ask(logical.ListOperation, path+"/", nil)["keys"]); len(want) > 0 && got != fmt.Sprint(sorted(want...)) || len(want) == 0 && got != "<nil>" {
+			t.Errorf("once a lease was revoked, %s lists as %v, want %v", path, got, want)
+		}
+	}
 	for _, test := range []struct {
 		path, state, since string
 		want               []string

@@ -153,6 +153,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return refuse(err)
 	}
+	b.sweeper.Tend(req.Storage)
 	return warn(append(response.Warnings, left...)), nil
 }
 

@@ -87,7 +87,7 @@ func grantFilters() map[string]*framework.FieldSchema {
 		return &framework.FieldSchema{Type: framework.TypeString, Query: true, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: name}}
 	}
 	return map[string]*framework.FieldSchema{
-		"state": text("State", "active, ending, expired, revoked, lost, failed or all. Default: all with since or until; otherwise those that live, or are still to be ended."),
+		"state": text("State", "active, ending, expired, revoked, lost, failed or all. Default: all with since or until, and in the list of one task; otherwise those that live, or are still to be ended."),
 		"since": text("Since", "Grants that could be used at this time or later: 2026-11-24T12:30:00Z, or a duration back from now, such as 2h."),
 		"until": text("Until", "Grants that were issued at this time or before: 2026-11-24T12:30:00Z, or a duration back from now, such as 2h."),
 		"after": text("After", "Id of the grant that the answer is to go on after: the last answer's next."),
@@ -104,6 +104,11 @@ func (b *backend) findGrants(ctx context.Context, req *logical.Request, data *fr
 	want, err := b.selectionIn(data)
 	if err != nil {
 		return want, grantPage{}, err
+	}
+	if want.state == "" && req.Operation == logical.ListOperation && want.query.Task != "" {
+		// Who lists what a task has had wants to know what came of it, and "vault list"
+		// can't say so.
+		want.state = stateAll
 	}
 	if err := b.awaitLedger(ctx, req.Storage); err != nil {
 		return want, grantPage{}, err
@@ -216,6 +221,7 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"ended_by":       grant.EndedBy,
 		"end_reason":     grant.EndReason,
 		"untidy":         grant.State == ledger.Dead,
+		"at_end":         grant.AtEnd,
 		"handle":         grant.Handle,
 		"lease_prefix":   leasePrefixOf(req.MountPoint, grant),
 	}
@@ -231,12 +237,14 @@ func stamp(t time.Time) string {
 const grantsHelp = `
 The ledger has every credential that was minted: who read it, for which task,
 what it may do exactly, from when to when, how it ended, and the handle to find
-it by in the target's own log. It never has a secret.
+it by in the target's own log. It never has a secret. "at_end" is what a target
+that can tell knew of the credential right before it was ended.
 
 A list or a read answers with the grants that live or are still to be ended;
 "since", "until" and "state" reach what has ended, as long as tidy-config keeps
-it. Grants come in the order of their ids, which is that of their latest ends;
-an answer that has no room for all says where to go on: after=<next>.
+it, and the list of one task has all that it had. Grants come in the order of
+their ids, which is that of their latest ends; an answer that has no room for all
+says where to go on: after=<next>.
 HTTP's LIST, and GET with list=true, take these; "vault list" sends none, so a read of the
 same path takes them too.
 

@@ -179,13 +179,20 @@ func (r role) examine(ctx context.Context, examiner provider.Examiner, definitio
 	bounds := r.widest(now, system)
 	bounds.Facts = nil
 	examined := false
+	var fault error // which another example would not mend
 	err = definition.Try(func(granted scope.Scope) error {
-		if examined {
-			return nil
+		if examined || fault != nil {
+			return fault
 		}
-		examined = true
-		findings, err = examiner.Examine(ctx, granted, within(bounds, granted))
-		return err
+		found, err := examiner.Examine(ctx, granted, within(bounds, granted))
+		if err != nil {
+			if !errors.As(err, new(*invalid.Error)) {
+				fault = err
+			}
+			return err
+		}
+		findings, examined = found, true
+		return nil
 	})
 	return findings, err
 }

@@ -25,8 +25,8 @@ func TestBadInput(t *testing.T) {
 		says []string // field, value and remedy; nil where Vault itself refuses
 	}{
 		"config: unknown field":         {"config/new", with(store, fields{"endpiont": "x"}), []string{"endpiont", "endpoint"}},
-		"config: no type":               {"config/new", with(store, fields{"type": nil}), []string{"type", "aws or minio"}},
-		"config: unknown type":          {"config/new", with(store, fields{"type": "gcp"}), []string{"type", "gcp", "aws or minio"}},
+		"config: no type":               {"config/new", with(store, fields{"type": nil}), []string{"type", "name aws, "}},
+		"config: unknown type":          {"config/new", with(store, fields{"type": "gcp"}), []string{"type", "gcp", "name aws, "}},
 		"config: type of a live target": {"config/prod", store, []string{"type", "minio", "aws"}},
 		"config: another type's field":  {"config/new", with(store, fields{"iam_endpoint": "http://x"}), []string{"iam_endpoint", "leave it out"}},
 		"config: odd name":              {"config/a b", store, []string{"target", "a b", "letters"}},

@@ -50,7 +50,7 @@ func TestProviderContract(t *testing.T) {
 			}
 		},
 	}
-	elsewhere := map[string]string{"kubernetes": "tests/kubernetes"}
+	elsewhere := map[string]string{"kubernetes": "tests/kubernetes", "vault": "tests/vault"}
 	for _, kind := range registry.Types() {
 		subjectOf, here := subjects[kind.Name]
 		if !here {

@@ -26,7 +26,8 @@ const (
 type entry struct {
 	id                                                    string
 	state, system, action, resource, displayName, because unique.Handle[string]
-	companions, conditions, sourceIP, accessor, request   unique.Handle[string]
+	companions, conditions, sourceIP, accessor            unique.Handle[string]
+	request, atEnd                                        unique.Handle[string]
 	approval                                              unique.Handle[string]
 	handle                                                packed
 	issuedAt, expiresAt, endedAt                          int64 // ns since 1970; 0: not yet
@@ -44,7 +45,8 @@ func newEntry(grant Grant) *entry {
 		id: grant.ID, state: unique.Make(string(grant.State)), because: unique.Make(string(grant.Ending)),
 		system: unique.Make(grant.System), action: unique.Make(grant.Action), resource: unique.Make(grant.Resource),
 		companions: unique.Make(join(grant.Companions)), conditions: unique.Make(grant.Conditions), sourceIP: unique.Make(grant.SourceIP),
-		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), approval: unique.Make(grant.Approval), request: unique.Make(joinSome(grant.EndedBy, grant.EndReason)), handle: pack(grant.Handle),
+		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), approval: unique.Make(grant.Approval), handle: pack(grant.Handle),
+		request: unique.Make(joinSome(grant.EndedBy, grant.EndReason)), atEnd: unique.Make(flatten(grant.AtEnd)),
 		issuedAt: nanoseconds(grant.IssuedAt), expiresAt: nanoseconds(grant.ExpiresAt), endedAt: nanoseconds(grant.EndedAt),
 	}
 }
@@ -58,7 +60,7 @@ func (e *entry) grant() Grant {
 		Companions: split(e.companions.Value()), Conditions: e.conditions.Value(), SourceIP: e.sourceIP.Value(),
 		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Approval: e.approval.Value(), Handle: e.handle.unpack(),
 		IssuedAt: moment(e.issuedAt), ExpiresAt: moment(e.expiresAt), EndedAt: moment(e.endedAt),
-		EndedBy: request[0], EndReason: request[1],
+		EndedBy: request[0], EndReason: request[1], AtEnd: unflatten(e.atEnd.Value()),
 	}
 }
 
@@ -170,6 +172,27 @@ func joinSome(texts ...string) string {
 		return ""
 	}
 	return join(texts)
+}
+
+// flatten writes pairs as one text, which is the same for equal pairs.
+func flatten(pairs map[string]string) string {
+	var texts []string
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		texts = append(texts, name, pairs[name])
+	}
+	return join(texts)
+}
+
+func unflatten(joined string) map[string]string {
+	texts := split(joined)
+	if len(texts) == 0 {
+		return nil
+	}
+	pairs := make(map[string]string, len(texts)/2)
+	for i := 0; i+1 < len(texts); i += 2 {
+		pairs[texts[i]] = texts[i+1]
+	}
+	return pairs
 }
 
 // join writes each text behind its length, so that any text can be told apart.

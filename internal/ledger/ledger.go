@@ -109,6 +109,9 @@ type Grant struct {
 	Ending      Cause           `json:"ending,omitempty"`
 	EndedBy     string          `json:"ended_by,omitempty"`   // who requested its end
 	EndReason   string          `json:"end_reason,omitempty"` // and what for
+	// AtEnd is what the target knew of the credential right before it was ended, see
+	// provider.Witness.
+	AtEnd map[string]string `json:"at_end,omitempty"`
 }
 
 // Finished says whether nothing remains to be done about the grant.

@@ -211,9 +211,10 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 			return err
 		}
 	}
-	left, err := m.kill(ctx, order, grant.State == ledger.Dead)
+	known := grant.AtEnd
+	left, err := m.kill(ctx, order, &grant)
 	if err != nil {
-		m.remember(storage, grant)
+		m.remember(storage, grant, known == nil && grant.AtEnd != nil)
 		return err
 	}
 	if grant.State != ledger.Dead {
@@ -249,17 +250,19 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 	}
 }
 
-// kill ends a credential. What is dead is tidied up; of others it says whether
-// something is left that has to be.
-func (m *Manager) kill(ctx context.Context, order EndOrder, dead bool) (left bool, err error) {
+// kill ends a credential, of which the grant is told what the target knew before.
+// What is dead is tidied up; of others it says whether something is left that has to
+// be.
+func (m *Manager) kill(ctx context.Context, order EndOrder, grant *ledger.Grant) (left bool, err error) {
 	killer, able := order.Provider.(provider.Killer)
-	switch {
-	case !able:
-		return false, m.revoke(ctx, order)
-	case dead:
-		return false, m.ending(ctx, order, killer.Tidy)
-	}
-	err = m.ending(ctx, order, func(ctx context.Context, handle provider.Handle) error {
+	err = m.ending(ctx, order, func(ctx context.Context, handle provider.Handle) (err error) {
+		m.witness(ctx, order, grant)
+		switch {
+		case !able:
+			return order.Provider.Revoke(ctx, handle)
+		case grant.State == ledger.Dead:
+			return killer.Tidy(ctx, handle)
+		}
 		left, err = killer.Kill(ctx, handle)
 		return err
 	})
@@ -282,6 +285,27 @@ func (m *Manager) ending(ctx context.Context, order EndOrder, way func(context.C
 		return err
 	}
 	return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
+}
+
+// witnessWait bounds the asking what has become of a credential: its end waits.
+const witnessWait = 5 * time.Second
+
+// witness asks the target what has become of a credential until now, if it can tell.
+// An end that is tried again has asked before, when the credential still was as it
+// had been.
+func (m *Manager) witness(ctx context.Context, order EndOrder, grant *ledger.Grant) {
+	witness, able := order.Provider.(provider.Witness)
+	if !able || grant.AtEnd != nil || grant.State == ledger.Dead || grant.Ending.State() == ledger.Failed {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+	defer cancel()
+	seen, err := witness.Witness(ctx, order.Handle)
+	if err != nil {
+		m.Log.Warn("what has become of a credential is not known", "grant_id", order.ID, "target", order.Target, "error", err)
+		return
+	}
+	grant.AtEnd = seen
 }
 
 // Lose closes the record of a grant that can't be ended any more: its target is
@@ -319,9 +343,10 @@ func (m *Manager) write(ctx context.Context, storage logical.Storage, grant ledg
 }
 
 // remember writes down that a grant is to end, where ending it has failed, so
-// that it is tried again even if nobody asks.
-func (m *Manager) remember(storage logical.Storage, grant ledger.Grant) {
-	if grant.State == ledger.Ending || grant.State == ledger.Dead || m.life.Err() != nil {
+// that it is tried again even if nobody asks. What is written already is written
+// again only where something new is known.
+func (m *Manager) remember(storage logical.Storage, grant ledger.Grant, news bool) {
+	if (grant.State == ledger.Ending && !news) || grant.State == ledger.Dead || m.life.Err() != nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(m.life, rememberTimeout)

@@ -1,15 +1,17 @@
-// Command demo shows one exact credential from "vault read" to dead, on a real
-// Vault and a real MinIO that it starts and stops itself. It checks what it
-// shows: an answer that is not the expected one ends it with an error.
+// Command demo plays a story on real servers that it starts and stops itself, such
+// as one exact credential from "vault read" to dead. It checks what it shows: an
+// answer that is not the expected one ends it with an error.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,8 +22,17 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: demo PLUGIN")
+	if len(os.Args) < 2 || len(os.Args) > 3 {
+		fmt.Fprintln(os.Stderr, "usage: demo PLUGIN [STORY]")
+		os.Exit(2)
+	}
+	name := "upload"
+	if len(os.Args) == 3 && os.Args[2] != "" {
+		name = os.Args[2]
+	}
+	told, known := stories[name]
+	if !known {
+		fmt.Fprintf(os.Stderr, "demo: no story is called %q; there are %s\n", name, strings.Join(slices.Sorted(maps.Keys(stories)), ", "))
 		os.Exit(2)
 	}
 	plugin, err := filepath.Abs(os.Args[1])
@@ -30,7 +41,7 @@ func main() {
 		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
-	err = run(ctx, plugin)
+	err = run(ctx, plugin, told)
 	interrupted := ctx.Err() != nil
 	stop()
 	switch {
@@ -43,25 +54,47 @@ func main() {
 	}
 }
 
+// story is what is shown.
+type story struct {
+	title   string
+	servers lab.Options
+	scenes  func(*demo) []func() error
+	moral   string
+}
+
+// stories are those that can be asked for; the first one that was told is the default.
+var stories = map[string]story{
+	"upload": {
+		title:  "Precision access: one action, on one resource, for one task, and then gone",
+		scenes: func(d *demo) []func() error { return []func() error{d.setUp, d.use, d.revoke, d.outliveVault} },
+		moral:  "Vault and MinIO are stopped and their files removed.",
+	},
+	"reset": resetStory,
+}
+
 // demo is the show: where it talks, and what it talks to.
 type demo struct {
 	*lab.Lab
 	ctx    context.Context
 	colour bool
 	first  lab.Key // the first credential of JIRA-123
+	token  string  // of whoever types; empty for root
+	alice  string  // her token
 }
 
-func run(ctx context.Context, plugin string) error {
+func run(ctx context.Context, plugin string, told story) error {
 	d := &demo{ctx: ctx, colour: onTerminal()}
-	d.title("Precision access: one action, on one resource, for one task, and then gone")
-	servers, err := lab.Start(ctx, lab.Options{Plugin: plugin, Said: func(what string) { fmt.Println("  ...", what) }})
+	d.title(told.title)
+	options := told.servers
+	options.Plugin, options.Said = plugin, func(what string) { fmt.Println("  ...", what) }
+	servers, err := lab.Start(ctx, options)
 	if err != nil {
 		return err
 	}
 	defer servers.Close()
 	d.Lab = servers
 
-	for _, scene := range []func() error{d.setUp, d.use, d.revoke, d.outliveVault} {
+	for _, scene := range told.scenes(d) {
 		if err := scene(); err != nil {
 			return err
 		}
@@ -71,8 +104,8 @@ func run(ctx context.Context, plugin string) error {
 	}
 	servers.Close()
 	fmt.Println()
-	fmt.Println("Vault and MinIO are stopped and their files removed.")
-	fmt.Println("Next: \"make dev\" leaves the same servers running, to play with.")
+	fmt.Println(told.moral)
+	fmt.Println("Next: \"make dev\" leaves servers running, to play with.")
 	return nil
 }
 
@@ -206,24 +239,43 @@ func (d *demo) command(arguments []string) (string, error) {
 	quoted := make([]string, len(arguments))
 	for i, argument := range arguments {
 		quoted[i] = argument
-		if strings.HasPrefix(argument, "secret_key=") {
-			quoted[i] = "secret_key=..."
+		if name, _, given := strings.Cut(argument, "="); given && slices.Contains(secrets, name) {
+			quoted[i] = name + "=..."
 		} else if strings.ContainsAny(argument, "*") {
 			quoted[i] = "'" + argument + "'"
 		}
 	}
 	fmt.Println("  " + d.bold("$ vault "+strings.Join(quoted, " ")))
-	output, err := d.Vault.Command(d.ctx, arguments...).CombinedOutput()
+	command := d.Vault.Command(d.ctx, arguments...)
+	if d.token != "" {
+		command.Env = append(command.Env, "VAULT_TOKEN="+d.token)
+	}
+	output, err := command.CombinedOutput()
 	return string(output), err
 }
+
+// secrets are the fields whose values are not shown.
+var secrets = []string{"secret_key", "session_token", "secret_id", "token"}
 
 // read mints a credential as a user would, shows what the user sees, the
 // secrets cut, and returns what a program would use.
 func (d *demo) read(path string, parameters ...string) (lab.Key, time.Time, error) {
+	values, err := d.readAll(path, parameters...)
+	if err != nil {
+		return lab.Key{}, time.Time{}, err
+	}
+	expiresAt, err := time.Parse(time.RFC3339, values["expires_at"])
+	if err != nil {
+		return lab.Key{}, time.Time{}, err
+	}
+	return lab.Key{Access: values["access_key"], Secret: values["secret_key"], Token: values["session_token"]}, expiresAt, nil
+}
+
+func (d *demo) readAll(path string, parameters ...string) (map[string]string, error) {
 	output, err := d.command(append([]string{"read", path}, parameters...))
 	if err != nil {
 		d.show(output)
-		return lab.Key{}, time.Time{}, fmt.Errorf("vault read: %w", err)
+		return nil, fmt.Errorf("vault read: %w", err)
 	}
 	values := map[string]string{}
 	var shown strings.Builder
@@ -232,17 +284,13 @@ func (d *demo) read(path string, parameters ...string) (lab.Key, time.Time, erro
 		value = strings.TrimSpace(value)
 		values[name] = value
 		const start = 4
-		if (name == "secret_key" || name == "session_token") && len(value) > start {
+		if slices.Contains(secrets, name) && len(value) > start {
 			line = strings.Replace(line, value, value[:start]+"...", 1)
 		}
 		shown.WriteString(line)
 	}
 	d.show(shown.String())
-	expiresAt, err := time.Parse(time.RFC3339, values["expires_at"])
-	if err != nil {
-		return lab.Key{}, time.Time{}, err
-	}
-	return lab.Key{Access: values["access_key"], Secret: values["secret_key"], Token: values["session_token"]}, expiresAt, nil
+	return values, nil
 }
 
 // judge shows how a server answered, and checks that it is the right answer.

@@ -355,7 +355,8 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 
 // asMotoReads leaves out of a policy the denials that moto misreads: it does
 // not look at conditions, so a denial after a date would deny always, and it
-// takes a denial of all other resources for a permission. What is left, moto
+// takes a denial of all other resources for a permission. Of other services than
+// S3 it judges actions only, as if they were about everything. What is left, moto
 // enforces; that the whole document is right is proved elsewhere.
 func asMotoReads(document string) string {
 	var policy struct {
@@ -371,6 +372,9 @@ func asMotoReads(document string) string {
 		_, otherResources := statement["NotResource"]
 		if statement["Effect"] == "Deny" && (conditional || otherResources) {
 			continue
+		}
+		if action, _ := statement["Action"].(string); statement["Effect"] == "Allow" && !strings.HasPrefix(action, "s3:") {
+			statement["Resource"] = "*"
 		}
 		kept = append(kept, statement)
 	}

@@ -110,3 +110,6 @@ func (c *Cloud) signForMoto(request *http.Request, body []byte) error {
 	request.ContentLength = int64(len(body))
 	return v4.NewSigner().SignHTTP(request.Context(), aws.Credentials{AccessKeyID: c.auditor.Access, SecretAccessKey: c.auditor.Secret}, request, hex.EncodeToString(sum[:]), "sts", Region, time.Now())
 }
+
+// Auditor is the key of a user that may do everything, for what a test needs at AWS.
+func (c *Cloud) Auditor() Key { return c.auditor }

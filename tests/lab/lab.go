@@ -15,11 +15,13 @@ const PluginName = "vault-plugin-secrets-precision"
 
 // Options choose what a lab starts.
 type Options struct {
-	Plugin     string            // the plugin's binary; empty to build it, with the race detector in it
-	Moto       bool              // start AWS's stand-in as well
+	Plugin  string // the plugin's binary; empty to build it, with the race detector in it
+	Moto    bool   // start AWS's stand-in as well
+	NoStore bool   // leave MinIO out
+	// OtherVault starts a second Vault, as a target.
+	OtherVault bool
 	Kubernetes bool              // start an API server and etcd as well
 	PostgreSQL bool              // start a PostgreSQL server as well
-	NoStore    bool              // leave MinIO out
 	Nodes      int               // of Vault, with integrated storage; 0: a single one on files
 	Said       func(what string) // is told of each step; nil for silence
 }
@@ -34,6 +36,7 @@ type Lab struct {
 	Cloud      *Cloud      // nil without Options.Moto
 	Kubernetes *Kubernetes // nil without Options.Kubernetes
 	PostgreSQL *PostgreSQL // nil without Options.PostgreSQL
+	Other      *OtherVault // nil without Options.OtherVault
 
 	processes []*process
 	closers   []func()
@@ -92,6 +95,12 @@ func (l *Lab) start(ctx context.Context, options Options) error {
 	if options.Kubernetes {
 		said("starting a Kubernetes API server")
 		if err := l.startKubernetes(ctx); err != nil {
+			return err
+		}
+	}
+	if options.OtherVault {
+		said("starting the Vault that is a target")
+		if err := l.startOtherVault(ctx); err != nil {
 			return err
 		}
 	}

@@ -186,6 +186,13 @@ func (l *Lab) vaultEnvironment() ([]string, error) {
 func makeFolder(path string) error { return os.MkdirAll(path, 0o700) }
 
 func (v *Vault) setUp(ctx context.Context, plugin string) error {
+	if err := v.initialise(ctx); err != nil {
+		return err
+	}
+	return v.RegisterPlugin(ctx, plugin, "")
+}
+
+func (v *Vault) initialise(ctx context.Context) error {
 	keys, err := v.Client.Sys().InitWithContext(ctx, &api.InitRequest{SecretShares: 1, SecretThreshold: 1})
 	if err != nil {
 		return fmt.Errorf("initialising Vault: %w", err)
@@ -198,7 +205,7 @@ func (v *Vault) setUp(ctx context.Context, plugin string) error {
 	if err := v.Client.Sys().EnableAuditWithOptionsWithContext(ctx, "file", &api.EnableAuditOptions{Type: "file", Options: map[string]string{"file_path": v.Audit}}); err != nil {
 		return fmt.Errorf("enabling the audit log: %w", err)
 	}
-	return v.RegisterPlugin(ctx, plugin, "")
+	return nil
 }
 
 // RegisterPlugin puts a plugin's binary into the plugin folder and the catalog,

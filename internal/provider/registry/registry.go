@@ -7,9 +7,10 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/kubernetes"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/minio"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/postgresql"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/vault"
 )
 
 // Types lists every kind of target that the engine knows.
 func Types() []provider.Type {
-	return []provider.Type{aws.Type(), kubernetes.Type(), minio.Type(), postgresql.Type()}
+	return []provider.Type{aws.Type(), kubernetes.Type(), minio.Type(), postgresql.Type(), vault.Type()}
 }

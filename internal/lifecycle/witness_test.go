@@ -1,0 +1,101 @@
+package lifecycle
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
+)
+
+// witness is a fake target that tells how often it was asked before an end.
+type witness struct {
+	*providertest.Fake
+	asked int
+	hangs bool
+	fails error
+}
+
+func (w *witness) Witness(ctx context.Context, _ provider.Handle) (map[string]string, error) {
+	w.asked++
+	if w.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return map[string]string{"live": fmt.Sprint(w.Live()), "asked": fmt.Sprint(w.asked)}, w.fails
+}
+
+func endBy(w *world, target provider.Provider, issued Issued, cause ledger.Cause) error {
+	return w.End(w.t.Context(), w.storage, EndOrder{Provider: target, ID: issued.Grant.ID, Target: "store", Handle: issued.Credential.Handle, Cause: cause, Unasked: cause == ledger.Swept})
+}
+
+// What the target knew before the first try of an end is kept, in memory and in
+// storage, although the end takes several.
+func TestWhatWasSeenBeforeAnEnd(t *testing.T) {
+	for _, cause := range []ledger.Cause{"", ledger.Swept} {
+		w := newWorld(t)
+		target := &witness{Fake: w.target}
+		issued := w.issue(time.Hour)
+		w.target.OnRevoke = func() error { return errors.New("the target is away") }
+		for range 2 {
+			if err := endBy(w, target, issued, cause); err == nil {
+				t.Fatal("the end has not failed")
+			}
+		}
+		want := map[string]string{"live": "1", "asked": "1"}
+		if grant, known := w.Index.Get(issued.Grant.ID); !known || !maps.Equal(grant.AtEnd, want) {
+			t.Errorf("%q: memory has %v, want %v", cause, grant.AtEnd, want)
+		}
+		w.restart()
+		w.target.OnRevoke = nil
+		if err := endBy(w, target, issued, cause); err != nil {
+			t.Fatal(err)
+		}
+		if got := w.only().AtEnd; !maps.Equal(got, want) {
+			t.Errorf("%q: storage has %v, want %v", cause, got, want)
+		}
+	}
+}
+
+// An end does not depend on what can be seen, and does not wait long for it.
+func TestAWitnessThatFailsOrHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, target := range []*witness{{hangs: true}, {fails: errors.New("not allowed")}} {
+			w := newWorld(t)
+			target.Fake = w.target
+			issued, started := w.issue(time.Hour), time.Now()
+			if err := endBy(w, target, issued, ""); err != nil {
+				t.Fatal(err)
+			}
+			if waited := time.Since(started); waited > witnessWait {
+				t.Errorf("waited %s", waited)
+			}
+			w.expect(0, ledger.Ended, ledger.LeaseRevoked)
+			if seen := w.only().AtEnd; seen != nil {
+				t.Errorf("the ledger has %v", seen)
+			}
+		}
+	})
+}
+
+// Of a mint that has failed there is nothing to be seen.
+func TestNoWitnessOfAFailedMint(t *testing.T) {
+	w := newWorld(t)
+	target := &witness{Fake: w.target}
+	w.target.OnMint = func() error { return errors.New("lost") }
+	order := w.order(time.Hour)
+	order.Provider = target
+	if _, err := w.Issue(t.Context(), w.storage, order); err == nil {
+		t.Fatal("the mint has not failed")
+	}
+	w.expect(0, ledger.Failed, ledger.MintFailed)
+	if target.asked != 0 {
+		t.Errorf("asked %d times", target.asked)
+	}
+}
