@@ -300,6 +300,38 @@ func TestWatchdog(t *testing.T) {
 	})
 }
 
+// An engine that may not signal any session ends those of its own logins all the
+// same, by Vault's word and by the clock.
+func TestEngineWithoutSignals(t *testing.T) {
+	s := newShop(t)
+	engine := lab.Login{Name: s.name + "_engine", Password: "known-to-somebody"}
+	s.exec(fmt.Sprintf("CREATE ROLE %s LOGIN CREATEROLE PASSWORD '%s'", engine.Name, engine.Password))
+	s.exec(fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s WITH GRANT OPTION", s.name, engine.Name))
+	s.exec(fmt.Sprintf("GRANT USAGE ON SCHEMA ledger TO %s WITH GRANT OPTION", engine.Name))
+	s.exec(fmt.Sprintf("GRANT SELECT ON ledger.entries TO %s WITH GRANT OPTION", engine.Name))
+	d := newDirect(t, s, open(t, settings(s, engine)), "66666666-2222-3333-4444-555555555555")
+	d.install()
+	for what, end := range map[string]func(provider.Credential){
+		"a revoke": d.revoke,
+		"the clock": func(minted provider.Credential) {
+			s.exec("ALTER ROLE " + loginOf(minted).Name + " VALID UNTIL '2020-01-01'")
+		},
+	} {
+		minted := d.mint(time.Hour)
+		session := s.connect(loginOf(minted))
+		if err := session.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		end(minted)
+		eventually(t, "the session's end by "+what, 2*time.Second, func() bool { return session.Ping(t.Context()) != nil })
+		d.revoke(minted)
+	}
+	d.uninstall()
+	s.exec("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '" + engine.Name + "'")
+	s.exec("DROP OWNED BY " + engine.Name)
+	s.exec("DROP ROLE " + engine.Name)
+}
+
 // What the engine has made is found again by its mark, and what bears another is not.
 func TestOrphans(t *testing.T) {
 	s := newShop(t)

@@ -3,7 +3,6 @@ package postgresql
 import (
 	"context"
 	_ "embed"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -90,14 +89,11 @@ func ambientQuick(ctx context.Context, q querier, of ambientScope) ([]ambientRig
 }
 
 // ambientGuard is a query for the transaction of a mint that fails with
-// ambientGuardCode if ambientQuick would find a right that is not tolerated.
+// divisionByZero if ambientQuick would find a right that is not tolerated.
 func ambientGuard(of ambientScope, tolerated []string) (query string, arguments []any) {
 	return "SELECT 1 / (NOT EXISTS (SELECT FROM (" + ambientLiveSQL + ") found WHERE NOT covers && $2::text[] AND name <> ALL ($3::text[])))::integer",
 		[]any{notNil(of.Schemas), notNil(of.Granted), notNil(tolerated)}
 }
-
-// ambientGuardCode is the SQLSTATE of ambientGuard: division by zero.
-const ambientGuardCode = "22012"
 
 // hbaReadable says whether the engine may see who gets in without a password. By
 // default only superusers may.
@@ -105,7 +101,7 @@ func hbaReadable(ctx context.Context, q querier) (bool, error) {
 	var readable bool
 	err := q.QueryRow(ctx, "SELECT has_table_privilege('pg_catalog.pg_hba_file_rules', 'SELECT') AND has_function_privilege('pg_catalog.pg_hba_file_rules()', 'EXECUTE')").Scan(&readable)
 	if err != nil {
-		return false, fmt.Errorf("postgresql: whether pg_hba.conf can be read: %w", err)
+		return false, said("whether pg_hba.conf can be read", err)
 	}
 	return readable, nil
 }
@@ -121,11 +117,11 @@ func ambientQuery(ctx context.Context, q querier, query string, arguments ...any
 	}
 	rows, err := q.Query(ctx, query, arguments...)
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: ambient rights: %w", err)
+		return nil, said("ambient rights", err)
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ambientRight])
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: ambient rights: %w", err)
+		return nil, said("ambient rights", err)
 	}
 	return found, nil
 }

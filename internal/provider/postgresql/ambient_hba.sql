@@ -2,7 +2,7 @@
 -- after the end of its VALID UNTIL too. With peer and ident it takes an account of
 -- the operating system by the login's name, unless the line maps other names to it.
 SELECT format('login without password by %s %s %s%s %s', h.type, array_to_string(h.database, ','), array_to_string(h.user_name, ','),
-              coalesce(' ' || h.address || coalesce('/' || masklen(nullif(h.netmask, '')::inet)::text, ''), ''), h.auth_method) AS name,
+              coalesce(' ' || h.address, '') || coalesce(' ' || nullif(h.netmask, ''), ''), h.auth_method) AS name,
        format('change %s to scram-sha-256 in line %s of pg_hba.conf; then SELECT pg_reload_conf()', h.auth_method, h.line_number) AS close
 FROM pg_hba_file_rules h
 WHERE h.error IS NULL

@@ -7,19 +7,18 @@
 WITH opened AS (
   -- Schemas that a minted login can look into: by its grant, or as everybody can.
   -- The system's own count for what was added to them after initdb.
-  SELECT n.oid, n.nspname, n.nspname IN ('pg_catalog', 'information_schema') AS system,
-         '"' || replace(n.nspname, '"', '""') || '".' AS quoted
+  SELECT n.oid, n.nspname, n.nspname IN ('pg_catalog', 'information_schema') AS system
   FROM pg_namespace n
   WHERE n.nspname = ANY ($1::text[])
      OR n.nspname !~ '^pg_(toast|temp_)'
     AND EXISTS (SELECT FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
                 WHERE a.grantee = 0 AND a.privilege_type = 'USAGE')
 ), relation AS (
-  SELECT c.oid, c.relacl, c.oid::regclass::text AS name,
-         CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind,
-         o.quoted || '"' || replace(c.relname, '"', '""') || '"' AS quoted
-  FROM pg_class c JOIN opened o ON o.oid = c.relnamespace
-  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND (NOT o.system OR c.oid >= 16384)
+  SELECT c.oid, c.relacl, n.nspname, c.relname, c.relkind
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN opened o ON o.oid = n.oid
+  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND o.oid IS NOT NULL AND (NOT o.system OR c.oid >= 16384)
+     -- nextval takes an OID, for which no schema has to be looked into.
+     OR c.relkind = 'S' AND n.nspname !~ '^pg_(toast|temp_)'
 ), creator AS (
   -- Whether a login can make tables, and so triggers on them.
   SELECT EXISTS (SELECT FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
@@ -56,16 +55,19 @@ SELECT format('CREATE on schema %I', n.nspname), format('REVOKE CREATE ON SCHEMA
 FROM pg_namespace n, aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a
 WHERE a.grantee = 0 AND a.privilege_type = 'CREATE' AND n.nspname !~ '^pg_(toast|temp_)'
 UNION ALL
-SELECT format('%s on %s %s', a.privilege_type, c.kind, c.name),
-       format('REVOKE %s ON %s %s FROM PUBLIC', a.privilege_type, upper(c.kind), c.name),
-       ARRAY[a.privilege_type || ' on ' || c.quoted]
-FROM relation c, aclexplode(c.relacl) a
-WHERE a.grantee = 0
+SELECT format('%s on %s %s', a.privilege_type, x.kind, x.name),
+       format('REVOKE %s ON %s %s FROM PUBLIC', a.privilege_type, upper(x.kind), x.name),
+       ARRAY[a.privilege_type || ' on ' || x.quoted]
+FROM relation c, aclexplode(c.relacl) a,
+LATERAL (SELECT CASE c.relkind WHEN 'S' THEN 'sequence' ELSE 'table' END AS kind, c.oid::regclass::text AS name,
+                '"' || replace(c.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"' AS quoted) x
+WHERE c.relacl IS NOT NULL AND a.grantee = 0
 UNION ALL
-SELECT format('%s on column %s(%I)', a.privilege_type, c.name, t.attname),
-       format('REVOKE %s (%I) ON %s FROM PUBLIC', a.privilege_type, t.attname, c.name),
-       ARRAY[a.privilege_type || ' on ' || c.quoted, a.privilege_type || ' on ' || c.quoted || '."' || replace(t.attname, '"', '""') || '"']
-FROM relation c JOIN pg_attribute t ON t.attrelid = c.oid, aclexplode(t.attacl) a
+SELECT format('%s on column %s(%I)', a.privilege_type, c.oid::regclass, t.attname),
+       format('REVOKE %s (%I) ON %s FROM PUBLIC', a.privilege_type, t.attname, c.oid::regclass),
+       ARRAY[a.privilege_type || ' on ' || x.quoted, a.privilege_type || ' on ' || x.quoted || '."' || replace(t.attname, '"', '""') || '"']
+FROM pg_attribute t JOIN relation c ON t.attrelid = c.oid, aclexplode(t.attacl) a,
+LATERAL (SELECT '"' || replace(c.nspname, '"', '""') || '"."' || replace(c.relname, '"', '""') || '"' AS quoted) x
 WHERE t.attacl IS NOT NULL AND NOT t.attisdropped AND a.grantee = 0
 UNION ALL
 SELECT format('EXECUTE on %s %s', kind, name) || power,

@@ -14,7 +14,7 @@ import (
 const dropAttempts = 3
 
 // drop removes a role, and before it whatever it owns or was given in any database.
-// The engine is a member of it. It is idempotent.
+// It is idempotent.
 func (s *server) drop(ctx context.Context, conn *pgx.Conn, role string) error {
 	var err error
 	for range dropAttempts {
@@ -42,6 +42,11 @@ func (s *server) disown(ctx context.Context, conn *pgx.Conn, role string) error 
 	if err != nil {
 		return said("what role "+role+" owns", err)
 	}
+	if len(databases) > 0 {
+		if err := join(ctx, conn, role); err != nil && !isState(err, undefinedObject) {
+			return said("GRANT "+role, err)
+		}
+	}
 	var failed []error
 	for _, database := range databases {
 		clear := func(conn *pgx.Conn) error { return s.clear(ctx, conn, role) }
@@ -60,8 +65,8 @@ func (s *server) disown(ctx context.Context, conn *pgx.Conn, role string) error 
 
 // clear is disown in one database.
 func (s *server) clear(ctx context.Context, conn *pgx.Conn, role string) error {
-	if _, err := takeBack(ctx, conn, role); err != nil {
-		return err
+	if err := takeBack(ctx, conn, role); err != nil && !isState(err, insufficientPrivilege) {
+		return said("REVOKE", err)
 	}
 	// Somebody else's thing may hang on the role's, and goes with it: it would keep
 	// the role alive, and no other role may be given what a credential has made.
@@ -103,30 +108,52 @@ func given(ctx context.Context, asked querier, role string) ([]gift, error) {
 	return gifts, said("what role "+role+" was given", err)
 }
 
-// takeBack takes from a role, in one database, what the engine has given it, and
-// says what that was. DROP OWNED would not: it takes all privileges at once, and so
-// as the one role who could give them all, which the engine may be a member of.
-func takeBack(ctx context.Context, on querier, role string) ([]gift, error) {
+// takeBack takes from a role, in one database, what the engine has given it; what
+// others have given, it may leave. DROP OWNED would not do: it takes all privileges at
+// once, and so as the one role who could give them all, which the engine may be a
+// member of.
+func takeBack(ctx context.Context, on querier, role string) error {
 	gifts, err := given(ctx, on, role)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, one := range gifts {
-		if _, err := on.Exec(ctx, one.taking(role)); err != nil && !isState(err, insufficientPrivilege) {
-			return nil, said("REVOKE", err)
+		if _, err := on.Exec(ctx, one.taking(role)); err != nil {
+			return err
 		}
 	}
-	return gifts, nil
+	return nil
 }
 
-// join makes the engine a member of a role that it has made.
-func join(ctx context.Context, conn *pgx.Conn, role string) error {
-	how := ""
+// joining is the statement that makes the engine a member of a role that it has made.
+// It is one for as long as it has to be, and no longer: the server works all of its
+// memberships out anew after each change of any.
+func joining(conn *pgx.Conn, role string) string {
+	statement := "GRANT " + ident(role) + " TO CURRENT_USER"
 	if newerThan15(conn) {
-		how = " WITH INHERIT TRUE, SET TRUE"
+		statement += " WITH INHERIT TRUE, SET TRUE"
 	}
-	_, err := conn.Exec(ctx, "GRANT "+ident(role)+" TO CURRENT_USER"+how)
+	return statement
+}
+
+func join(ctx context.Context, conn *pgx.Conn, role string) error {
+	_, err := conn.Exec(ctx, joining(conn, role))
 	return err
+}
+
+// signals says whether the engine may end sessions of roles that it is no member of.
+// The server is asked once for each connection.
+func signals(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	const known = "signals"
+	may, asked := conn.PgConn().CustomData()[known].(bool)
+	if asked {
+		return may, nil
+	}
+	err := conn.QueryRow(ctx, "SELECT pg_has_role('pg_signal_backend', 'USAGE')").Scan(&may)
+	if err == nil {
+		conn.PgConn().CustomData()[known] = may
+	}
+	return may, err
 }
 
 // errForeign is returned for a role that bears the name of one of the engine's, and

@@ -37,11 +37,11 @@ func sideEffects(ctx context.Context, q querier, of affected) ([]string, error) 
 	}
 	rows, err := q.Query(ctx, effectsSQL, of.On.schema, of.On.name, of.Action, notNil(of.On.columns), notNil(companions))
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: side effects: %w", err)
+		return nil, said("side effects", err)
 	}
 	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[effect])
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: side effects: %w", err)
+		return nil, said("side effects", err)
 	}
 	return told(found, of.Escalates)
 }
@@ -90,7 +90,7 @@ func checkRelation(ctx context.Context, q querier, of affected) error {
 	case errors.Is(err, pgx.ErrNoRows):
 		return refuse("the database has no such table or view", "name one that exists")
 	case err != nil:
-		return fmt.Errorf("postgresql: look at %s: %w", name, err)
+		return said("look at "+name, err)
 	}
 	switch kind {
 	case relkindTable, relkindPartitioned, relkindForeign:
@@ -135,14 +135,14 @@ FROM view JOIN pg_class c ON c.oid = view.oid JOIN pg_namespace n ON n.oid = c.r
 func checkView(ctx context.Context, q querier, of affected, refuse func(problem, remedy string) error) error {
 	rows, err := q.Query(ctx, viewsSQL, of.On.schema, of.On.name)
 	if err != nil {
-		return fmt.Errorf("postgresql: look at a view: %w", err)
+		return said("look at a view", err)
 	}
 	views, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
 		Name, Definition string
 		Invoker, Barrier bool
 	}])
 	if err != nil {
-		return fmt.Errorf("postgresql: look at a view: %w", err)
+		return said("look at a view", err)
 	}
 	for _, view := range views {
 		switch {
@@ -197,7 +197,7 @@ func routineEffects(ctx context.Context, q querier, signature string, escalates 
 	case errors.Is(err, pgx.ErrNoRows):
 		return nil, invalid.Field("resource", signature, "the database has no such function or procedure", "name one that exists, with its argument types")
 	case err != nil:
-		return nil, fmt.Errorf("postgresql: look at %s: %w", signature, err)
+		return nil, said("look at "+signature, err)
 	case trigger:
 		return nil, invalid.Field("resource", signature, "only a trigger calls it", "name a function that returns something else")
 	}

@@ -140,8 +140,8 @@ func (p *postgres) install(ctx context.Context, tx pgx.Tx, read document, holder
 // Until PostgreSQL 15 a login can take on its holder's role, and leave something that
 // is the holder's own.
 func (p *postgres) strip(ctx context.Context, tx pgx.Tx, holder string, found []string) error {
-	if _, err := takeBack(ctx, tx, holder); err != nil {
-		return err
+	if err := takeBack(ctx, tx, holder); err != nil {
+		return lacks("taking from "+holder+" what it has besides", err, fieldUsername, p.server.username, "take that from it: "+strings.Join(found, "; "))
 	}
 	if err := join(ctx, tx.Conn(), holder); err != nil {
 		return said("GRANT "+holder, err)
@@ -195,13 +195,22 @@ func (p *postgres) Uninstall(ctx context.Context, handle provider.Handle) error 
 			return nil
 		}
 		return again(ctx, func() error {
-			if err := uninstallRun(ctx, conn, document{}.place(holder)); err != nil && !isState(err, invalidSchemaName) {
+			if err := removeCommand(ctx, conn, document{}.place(holder)); err != nil {
 				return err
-			}
-			if err := join(ctx, conn, holder); err != nil && !isState(err, undefinedObject) {
-				return said("GRANT "+holder, err)
 			}
 			return p.server.drop(ctx, conn, holder)
 		})
 	})
+}
+
+// removeCommand removes a holder's command, if it has one: an engine without a RUN
+// needs no schema of its own.
+func removeCommand(ctx context.Context, conn *pgx.Conn, at runPlace) error {
+	var there bool
+	err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1 AND p.proname = ANY ($2::text[]))",
+		at.Schema, []string{at.Name, at.Name + textSuffix, at.Name + onceSuffix}).Scan(&there)
+	if err != nil || !there {
+		return said("looking for a command", err)
+	}
+	return uninstallRun(ctx, conn, at)
 }

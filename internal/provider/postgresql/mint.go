@@ -118,10 +118,14 @@ func (m minting) batch(ctx context.Context, conn *pgx.Conn) (*pgx.Batch, error) 
 	create = strings.Replace(create, literal(verifier), literal(secret), 1)
 	create = strings.Replace(create, literal(endsAt), literal(m.expiresAt.UTC().Format("2006-01-02 15:04:05+00")), 1)
 	member := named(named(m.read.Login[1], loginName, m.login), holderName, m.holder)
-	engine := "GRANT " + ident(m.login) + " TO CURRENT_USER" // it ends what the login leaves behind
 	if newerThan15(conn) {
 		member += " WITH INHERIT TRUE, SET FALSE"
-		engine += " WITH INHERIT TRUE, SET TRUE"
+	}
+	statements := []string{create, member, "COMMENT ON ROLE " + ident(m.login) + " IS " + literal(m.bears.String())}
+	if may, err := signals(ctx, conn); err != nil {
+		return nil, err
+	} else if !may {
+		statements = append(statements, joining(conn, m.login)) // else nobody could end its sessions
 	}
 	batch := &pgx.Batch{}
 	// What is long and always the same, the server reads once for each connection: it
@@ -147,7 +151,7 @@ func (m minting) batch(ctx context.Context, conn *pgx.Conn) (*pgx.Batch, error) 
 			return nil, err
 		}
 	}
-	for _, statement := range []string{create, member, engine, "COMMENT ON ROLE " + ident(m.login) + " IS " + literal(m.bears.String())} {
+	for _, statement := range statements {
 		batch.Queue(statement)
 	}
 	return batch, queue("made", "SELECT r.oid, EXISTS ("+watchdogs+") FROM pg_roles r WHERE r.rolname = $2", m.watchdog, m.login)

@@ -204,6 +204,9 @@ func (p *postgres) cut(ctx context.Context, conn *pgx.Conn, oid uint32, login st
 		var left int
 		err := conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid))::integer FROM pg_stat_activity
  WHERE usesysid = $1 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = $1 AND r.rolname <> $2)`, oid, login).Scan(&left)
+		if isState(err, insufficientPrivilege) && join(ctx, conn, login) == nil {
+			return false, nil
+		}
 		return left == 0, lacks("ending sessions of "+login, err, fieldUsername, p.server.username, "GRANT pg_signal_backend TO "+ident(p.server.username))
 	}, errors.New("postgresql: a session of the login has not ended yet"))
 }
@@ -240,10 +243,10 @@ func (p *postgres) rollBack(ctx context.Context, conn *pgx.Conn, login string, h
 	}
 	for _, one := range left {
 		err := p.server.onDatabase(ctx, one.Database, func(conn *pgx.Conn) error {
+			if err := join(ctx, conn, one.Owner); err != nil {
+				return err
+			}
 			if one.Owner != login {
-				if err := join(ctx, conn, one.Owner); err != nil {
-					return err
-				}
 				defer func() { _, _ = conn.Exec(ctx, "RESET ROLE; REVOKE "+ident(one.Owner)+" FROM CURRENT_USER") }()
 			}
 			if _, err := conn.Exec(ctx, "SET ROLE "+ident(one.Owner)); err != nil {

@@ -2,8 +2,7 @@ package postgresql
 
 import (
 	"context"
-	"fmt"
-	"strings"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 
@@ -31,11 +30,11 @@ ORDER BY name`
 func runSettings(ctx context.Context, q querier) (map[string]string, error) {
 	// plpgsql's own settings are there once it has been used.
 	if _, err := q.Exec(ctx, "DO LANGUAGE plpgsql 'BEGIN END'"); err != nil {
-		return nil, fmt.Errorf("postgresql: use plpgsql: %w", err)
+		return nil, said("use plpgsql", err)
 	}
 	rows, err := q.Query(ctx, settingsSQL)
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: settings: %w", err)
+		return nil, said("settings", err)
 	}
 	settings := map[string]string{}
 	var name, value string
@@ -43,7 +42,7 @@ func runSettings(ctx context.Context, q querier) (map[string]string, error) {
 		settings[name] = value
 		return nil
 	}); err != nil {
-		return nil, fmt.Errorf("postgresql: settings: %w", err)
+		return nil, said("settings", err)
 	}
 	return settings, nil
 }
@@ -84,7 +83,7 @@ func checkRunAs(ctx context.Context, q querier, spec runSpec) ([]string, error) 
 	var superuser, creates, engine bool
 	err := q.QueryRow(ctx, "SELECT rolsuper, rolcreaterole, rolname = current_user FROM pg_roles WHERE rolname = $1", spec.RunAs).Scan(&superuser, &creates, &engine)
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: look at %s: %w", spec.RunAs, err)
+		return nil, said("look at "+spec.RunAs, err)
 	}
 	const remedy = "name the owner of what the command changes, or set allow_escalation=true"
 	switch {
@@ -110,7 +109,7 @@ func checkPath(ctx context.Context, q querier, schema string) error {
 		FROM pg_namespace n WHERE n.nspname = $1`, schema).Scan(&there, &open)
 	switch {
 	case err != nil:
-		return fmt.Errorf("postgresql: look at schema %s: %w", schema, err)
+		return said("look at schema "+schema, err)
 	case !there:
 		return invalid.Field("search_path", schema, "the database has no such schema", "name schemas that exist")
 	case open:
@@ -127,12 +126,12 @@ func checkSyntax(ctx context.Context, conn querier, command string) error {
 	_, err := conn.Exec(ctx, "SELECT 1/0; "+command, pgx.QueryExecModeSimpleProtocol)
 	switch {
 	case err == nil:
-		return fmt.Errorf("postgresql: parse a command: a division by zero has succeeded")
-	case sqlState(err) == ambientGuardCode:
+		return errors.New("postgresql: parse a command: a division by zero has succeeded")
+	case isState(err, divisionByZero):
 		return nil
-	case sqlState(err) == "" || strings.HasPrefix(sqlState(err), "57") || strings.HasPrefix(sqlState(err), "53") || strings.HasPrefix(sqlState(err), "08"):
-		return fmt.Errorf("postgresql: parse a command: %w", err) // nothing said of it
+	case !answered(err), isState(err, passing...):
+		return said("parse a command", err) // nothing was said of it
 	default:
-		return invalid.Hidden("command", "the server can't parse it: "+serverMessage(err), "give the command's SQL as it would be run")
+		return invalid.Hidden(fieldCommand, "the server can't parse it: "+serverMessage(err), "give the command's SQL as it would be run")
 	}
 }

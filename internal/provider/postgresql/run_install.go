@@ -12,12 +12,6 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 )
 
-// SQLSTATEs, https://www.postgresql.org/docs/15/errcodes-appendix.html
-const (
-	codeDivisionByZero        = "22012"
-	codeInsufficientPrivilege = "42501"
-)
-
 // installRun installs a command for a holder, or puts right what has been changed
 // since. tx is a transaction; the holder exists.
 // What the role's author can mend is an *invalid.Error.
@@ -30,7 +24,7 @@ func installRun(ctx context.Context, tx querier, at runPlace, spec runSpec) erro
 		"SET LOCAL check_function_bodies = on",
 	} {
 		if _, err := tx.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("postgresql: install a command: %w", err)
+			return said("install a command", err)
 		}
 	}
 	if err := ownSchemaFor(ctx, tx, at.Schema); err != nil {
@@ -46,10 +40,10 @@ func installRun(ctx context.Context, tx querier, at runPlace, spec runSpec) erro
 	}
 	for _, statement := range spec.install(at, member) {
 		if _, err := tx.Exec(ctx, statement); err != nil {
-			if sqlState(err) == codeInsufficientPrivilege {
+			if isState(err, insufficientPrivilege) {
 				return invalid.Field("run_as", spec.RunAs, "the engine's user may not make procedures that run as it: "+serverMessage(err), cantBecome(spec.RunAs))
 			}
-			return fmt.Errorf("postgresql: install a command: %w", err)
+			return said("install a command", err)
 		}
 	}
 	differs, err = runMatches(ctx, tx, at, spec)
@@ -71,7 +65,7 @@ func ownSchemaFor(ctx context.Context, tx querier, schema string) error {
 		(SELECT rolsuper FROM pg_roles WHERE rolname = current_user)`, schema).Scan(&owner, &user, &database, &superuser)
 	switch {
 	case err != nil:
-		return fmt.Errorf("postgresql: look for schema %s: %w", schema, err)
+		return said("look for schema "+schema, err)
 	case owner == user, owner != "" && superuser:
 		return nil
 	case owner != "":
@@ -79,12 +73,12 @@ func ownSchemaFor(ctx context.Context, tx querier, schema string) error {
 			fmt.Sprintf("ALTER SCHEMA %s OWNER TO %s, or use one user for all engines of the database", plain(schema), plain(user)))
 	}
 	_, err = tx.Exec(ctx, "CREATE SCHEMA "+ident(schema))
-	if sqlState(err) == codeInsufficientPrivilege {
+	if isState(err, insufficientPrivilege) {
 		return invalid.Field("action", "RUN", "the engine's user may not make the schema in which commands are installed",
 			fmt.Sprintf("CREATE SCHEMA %s AUTHORIZATION %s, or GRANT CREATE ON DATABASE %s TO %s", plain(schema), plain(user), plain(database), plain(user)))
 	}
 	if err != nil {
-		return fmt.Errorf("postgresql: make schema %s: %w", schema, err)
+		return said("make schema "+schema, err)
 	}
 	return nil
 }
@@ -135,18 +129,18 @@ func dropRun(at runPlace) []string {
 func uninstallRun(ctx context.Context, q querier, at runPlace) error {
 	for _, statement := range dropRun(at) {
 		if _, err := q.Exec(ctx, statement); err != nil {
-			return fmt.Errorf("postgresql: remove a command: %w", err)
+			return said("remove a command", err)
 		}
 	}
 	var once bool
 	if err := q.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", ident(at.Schema, onceTable)).Scan(&once); err != nil {
-		return fmt.Errorf("postgresql: remove a command: %w", err)
+		return said("remove a command", err)
 	}
 	if !once {
 		return nil
 	}
 	if _, err := q.Exec(ctx, "DELETE FROM "+ident(at.Schema, onceTable)+" WHERE command = $1", at.Name); err != nil {
-		return fmt.Errorf("postgresql: remove a command: %w", err)
+		return said("remove a command", err)
 	}
 	return nil
 }
@@ -209,17 +203,17 @@ func runMatches(ctx context.Context, q querier, at runPlace, spec runSpec) ([]st
 	query, arguments := spec.installed(at)
 	rows, err := q.Query(ctx, query, arguments...)
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: compare the installed command: %w", err)
+		return nil, said("compare the installed command", err)
 	}
 	differs, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: compare the installed command: %w", err)
+		return nil, said("compare the installed command", err)
 	}
 	return differs, nil
 }
 
 // runGuard is a query for the transaction of a mint that fails with
-// ambientGuardCode if
+// divisionByZero if
 // runMatches would find a difference.
 func runGuard(at runPlace, spec runSpec) (query string, arguments []any) {
 	query, arguments = spec.installed(at)
@@ -237,22 +231,13 @@ func canBecome(ctx context.Context, q querier, role string) (bool, error) {
 		return false, invalid.Field("run_as", role, "the server has no such role", "name a role that exists, such as the owner of what the command changes")
 	}
 	if err != nil {
-		return false, fmt.Errorf("postgresql: whether %s can be become: %w", role, err)
+		return false, said(fmt.Sprintf("whether %s can be become", role), err)
 	}
 	return member, nil
 }
 
 func cantBecome(role string) string {
 	return fmt.Sprintf("have a superuser GRANT %s TO the engine's user", plain(role))
-}
-
-// sqlState is the SQLSTATE of a server's error, empty for another error.
-func sqlState(err error) string {
-	var answer *pgconn.PgError
-	if errors.As(err, &answer) {
-		return answer.Code
-	}
-	return ""
 }
 
 // serverMessage is what the server says is wrong, without what it says of where.
