@@ -36,6 +36,7 @@ func (p *postgres) Mint(ctx context.Context, handle provider.Handle, policy prov
 		return provider.Credential{}, p.unmade(ctx, conn, minting, err)
 	}
 	minted := maps.Clone(handle)
+	minted[handleHolder] = minting.holder
 	minted[handleOID] = strconv.FormatUint(uint64(made.oid), 10)
 	credential := provider.Credential{Handle: minted, Fields: map[string]any{
 		"username":       minting.login,

@@ -24,79 +24,151 @@ const (
 	longestPoll = 256 * time.Millisecond
 	// patience is how long they are waited for in all, after which Revoke says so.
 	patience = 5 * time.Second
-	// settling is how long the server may take to make a session of what it has let
-	// in. Clients can keep it longer, and are not let in then.
-	settling = time.Second
+	// settling is how long the server may take to make a session of what it has let in.
+	// A client can have it take longer, as with post_auth_delay.
+	settling = 500 * time.Millisecond
 )
 
-// Revoke implements provider.Provider. Each step is committed before the next: the
-// login's end, its sessions, what they left prepared, what they left behind, its
-// name, and sessions that began meanwhile.
+// Revoke implements provider.Provider.
 func (p *postgres) Revoke(ctx context.Context, handle provider.Handle) error {
-	login := handle[handleLogin]
-	if !loginForm.MatchString(login) {
-		return errors.New("postgresql: the handle names no login")
+	left, err := p.Kill(ctx, handle)
+	if err == nil && left {
+		return errBegun
 	}
-	return p.server.with(ctx, func(conn *pgx.Conn) error { return p.revoke(ctx, conn, login, handle[handleOID]) })
+	return err
 }
 
-// lived is a login as Revoke finds it.
+// Tidy implements provider.Killer.
+func (p *postgres) Tidy(ctx context.Context, handle provider.Handle) error {
+	return p.Revoke(ctx, handle)
+}
+
+// Kill implements provider.Killer. Each step is committed before the next: the
+// login's end, its sessions, what they left prepared, what they left behind, its
+// name, and sessions that began meanwhile. It leaves the name of a login while some
+// client is held back that may have been let in by it, so that the watchdog knows the
+// session when it appears. It could do nothing any more.
+func (p *postgres) Kill(ctx context.Context, handle provider.Handle) (left bool, err error) {
+	login := handle[handleLogin]
+	if !loginForm.MatchString(login) {
+		return false, errors.New("postgresql: the handle names no login")
+	}
+	err = p.server.with(ctx, func(conn *pgx.Conn) error {
+		left, err = p.kill(ctx, conn, login, handle)
+		return err
+	})
+	return left, err
+}
+
+// lived is a login as Kill finds it.
 type lived struct {
 	oid      uint32 // 0 where it is not known
 	there    bool
-	holders  []string
-	prepared int // transactions, its own and its holders'
+	holders  []string // that it is or was a member of
+	prepared int      // transactions, its own and its holders'
 }
 
-func (p *postgres) revoke(ctx context.Context, conn *pgx.Conn, login, known string) error {
-	found, err := p.look(ctx, conn, login)
+func (p *postgres) kill(ctx context.Context, conn *pgx.Conn, login string, handle provider.Handle) (left bool, err error) {
+	found, err := p.look(ctx, conn, login, handle[handleHolder])
 	if err != nil {
-		return err
+		return false, err
 	}
 	if !found.there {
 		if err := p.await(ctx, conn, login); err != nil {
-			return err
+			return false, err
 		}
-		if found, err = p.look(ctx, conn, login); err != nil {
-			return err
+		if found, err = p.look(ctx, conn, login, handle[handleHolder]); err != nil {
+			return false, err
 		}
 	}
+	known := handle[handleOID]
 	if !found.there {
 		oid, err := strconv.ParseUint(known, 10, 32)
 		if err != nil {
-			return nil // the mint's answer was lost, so nobody has ever had it
+			return false, nil // the mint's answer was lost, so nobody has ever had it
 		}
-		return p.cut(ctx, conn, uint32(oid), login)
+		return false, p.cut(ctx, conn, uint32(oid), login)
 	}
 	if err := p.close(ctx, conn, login, found.holders); err != nil {
-		return err
+		return false, err
+	}
+	begun, err := p.begun(ctx, conn)
+	if err != nil {
+		return false, err
 	}
 	alive := p.cut(ctx, conn, found.oid, login) // what can go on without, does
 	if errors.Is(alive, context.Canceled) || errors.Is(alive, context.DeadlineExceeded) {
-		return alive
+		return false, alive
 	}
 	if found.prepared > 0 {
 		if err := p.rollBack(ctx, conn, login, found.holders); err != nil {
-			return errors.Join(alive, err)
+			return false, errors.Join(alive, err)
 		}
 	}
 	if alive != nil && known == "" {
-		return alive // without its name, its session could not be found again
+		return false, alive // without its name, its session could not be found again
+	}
+	if alive == nil {
+		if left, err := p.unsettled(ctx, conn, begun); left || err != nil {
+			return left, err
+		}
 	}
 	if err := p.server.drop(ctx, conn, login); err != nil {
-		return errors.Join(alive, err)
+		return false, errors.Join(alive, err)
 	}
-	return p.cut(ctx, conn, found.oid, login)
+	return false, p.cut(ctx, conn, found.oid, login)
 }
 
-// look finds a login, and what there is of it.
-func (p *postgres) look(ctx context.Context, conn *pgx.Conn, login string) (lived, error) {
+// starting are the server's processes that are about to become sessions: they are in
+// a transaction, and can't be seen among the sessions yet. One that a client has yet
+// to give a password to is not among them where admitted is true.
+const (
+	starting = `SELECT l.pid FROM pg_locks l WHERE l.locktype = 'virtualxid' AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid)`
+	admitted = ` AND EXISTS (SELECT FROM pg_locks d WHERE d.pid = l.pid AND d.locktype = 'object' AND d.classid = 'pg_database'::regclass)`
+)
+
+// begun lists those that may be a login's whose end is committed.
+func (p *postgres) begun(ctx context.Context, conn *pgx.Conn) ([]int32, error) {
+	rows, err := conn.Query(ctx, starting)
+	if err != nil {
+		return nil, said("looking for sessions that begin", err)
+	}
+	pids, err := pgx.CollectRows(rows, pgx.RowTo[int32])
+	return pids, said("looking for sessions that begin", err)
+}
+
+// unsettled says whether some of those are not sessions yet although they were waited
+// for. Who has not given a password yet will not be let in.
+func (p *postgres) unsettled(ctx context.Context, conn *pgx.Conn, begun []int32) (bool, error) {
+	if len(begun) == 0 {
+		return false, nil
+	}
+	still := func(which string) (left bool, err error) {
+		err = conn.QueryRow(ctx, "SELECT EXISTS ("+starting+which+" AND l.pid = ANY ($1))", begun).Scan(&left)
+		return left, said("looking for sessions that begin", err)
+	}
+	err := poll(ctx, settling, func() (bool, error) {
+		left, err := still("")
+		return !left, err
+	}, errBegun)
+	if errors.Is(err, errBegun) {
+		return still(admitted)
+	}
+	return false, err
+}
+
+var errBegun = errors.New("postgresql: the login is dead, and a client is held back that may have been let in by it before")
+
+// look finds a login, and what there is of it. The watchdog may have taken it out of
+// its holder.
+func (p *postgres) look(ctx context.Context, conn *pgx.Conn, login, holder string) (lived, error) {
 	var found lived
-	err := conn.QueryRow(ctx, `SELECT r.oid,
-       ARRAY(SELECT h.rolname::text FROM pg_auth_members m JOIN pg_roles h ON h.oid = m.roleid WHERE m.member = r.oid),
-       (SELECT count(*)::integer FROM pg_prepared_xacts x
-         WHERE x.owner = r.rolname OR x.owner IN (SELECT h.rolname FROM pg_auth_members m JOIN pg_roles h ON h.oid = m.roleid WHERE m.member = r.oid))
-  FROM pg_roles r WHERE r.rolname = $1`, login).Scan(&found.oid, &found.holders, &found.prepared)
+	err := conn.QueryRow(ctx, `WITH held AS (
+  SELECT h.rolname FROM pg_roles r JOIN pg_auth_members m ON m.member = r.oid JOIN pg_roles h ON h.oid = m.roleid WHERE r.rolname = $1
+  UNION SELECT rolname FROM pg_roles WHERE rolname = $2
+)
+SELECT r.oid, ARRAY(SELECT rolname::text FROM held), (SELECT count(*)::integer FROM pg_prepared_xacts x WHERE x.owner = r.rolname OR x.owner IN (SELECT rolname FROM held))
+  FROM pg_roles r WHERE r.rolname = $1`, login, holder).Scan(&found.oid, &found.holders, &found.prepared)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return lived{}, nil
 	}
@@ -121,7 +193,8 @@ func (p *postgres) close(ctx context.Context, conn *pgx.Conn, login string, hold
 	for _, holder := range holders {
 		statements = append(statements, "REVOKE "+ident(holder)+" FROM "+ident(login))
 	}
-	return said("ALTER ROLE", send(ctx, conn, statements...))
+	// The watchdog may be at it, too.
+	return said("ALTER ROLE", again(ctx, func() error { return send(ctx, conn, statements...) }))
 }
 
 // cut ends the sessions of a login, and returns nil once there are none. The server

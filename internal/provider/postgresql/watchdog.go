@@ -12,8 +12,8 @@ import (
 )
 
 // The watchdog is a session of the engine's that outlives its client, and so Vault:
-// it ends the sessions of a mount's logins whose time has passed, which VALID UNTIL
-// does not. The server runs one for each mount, and it ends itself when the mount has
+// it takes from a mount's logins whose time has passed what they hold, and ends their
+// sessions, which VALID UNTIL does not. The server runs one for each mount, and it ends itself when the mount has
 // had no login for a while.
 
 // watchdogName is the application_name of a mount's watchdog.
@@ -35,13 +35,24 @@ BEGIN
   SELECT pid, backend_start, usesysid, application_name INTO me FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid();
   LOOP
     BEGIN
+      -- A client that was let in before and is held back until after has nothing then.
+      FOR late IN SELECT r.rolname AS login, h.rolname AS holder FROM pg_catalog.pg_roles r
+                    JOIN pg_catalog.pg_auth_members m ON m.member = r.oid JOIN pg_catalog.pg_roles h ON h.oid = m.roleid
+                   WHERE r.rolname LIKE %[1]s AND r.rolvaliduntil <= pg_catalog.clock_timestamp()
+      LOOP
+        BEGIN
+          EXECUTE pg_catalog.format('REVOKE %%I FROM %%I', late.holder, late.login);
+        EXCEPTION WHEN OTHERS THEN
+          NULL; -- the others are to end all the same
+        END;
+      END LOOP;
       FOR late IN SELECT a.pid FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles r ON r.oid = a.usesysid
                    WHERE r.rolname LIKE %[1]s AND r.rolvaliduntil <= pg_catalog.clock_timestamp()
       LOOP
         BEGIN
           PERFORM pg_catalog.pg_terminate_backend(late.pid);
         EXCEPTION WHEN OTHERS THEN
-          NULL; -- the others are to end all the same
+          NULL;
         END;
       END LOOP;
       quiet := CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname LIKE %[1]s AND rolcanlogin) THEN 0 ELSE quiet + 1 END;
