@@ -50,7 +50,7 @@ func TestProviderContract(t *testing.T) {
 			}
 		},
 	}
-	elsewhere := map[string]string{"kubernetes": "tests/kubernetes", "vault": "tests/vault"}
+	elsewhere := map[string]string{"kubernetes": "tests/kubernetes", "postgresql": "tests/postgresql", "vault": "tests/vault"}
 	for _, kind := range registry.Types() {
 		subjectOf, here := subjects[kind.Name]
 		if !here {

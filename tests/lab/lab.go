@@ -15,13 +15,12 @@ const PluginName = "vault-plugin-secrets-precision"
 
 // Options choose what a lab starts.
 type Options struct {
-	Plugin  string // the plugin's binary; empty to build it, with the race detector in it
-	Moto    bool   // start AWS's stand-in as well
-	NoStore bool   // leave MinIO out
-	// OtherVault starts a second Vault, as a target.
-	OtherVault bool
+	Plugin     string            // the plugin's binary; empty to build it, with the race detector in it
+	Moto       bool              // start AWS's stand-in as well
 	Kubernetes bool              // start an API server and etcd as well
 	PostgreSQL bool              // start a PostgreSQL server as well
+	OtherVault bool              // start a second Vault, as a target, as well
+	NoStore    bool              // leave MinIO out
 	Nodes      int               // of Vault, with integrated storage; 0: a single one on files
 	Said       func(what string) // is told of each step; nil for silence
 }
@@ -35,8 +34,8 @@ type Lab struct {
 	Store      *Store      // nil with Options.NoStore
 	Cloud      *Cloud      // nil without Options.Moto
 	Kubernetes *Kubernetes // nil without Options.Kubernetes
-	PostgreSQL *PostgreSQL // nil without Options.PostgreSQL
 	Other      *OtherVault // nil without Options.OtherVault
+	PostgreSQL *PostgreSQL // nil without Options.PostgreSQL
 
 	processes []*process
 	closers   []func()
