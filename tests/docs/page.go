@@ -19,7 +19,7 @@
 //	  - "…" stands for any text in a line; a line of nothing else, for any lines.
 //	  - Where the page shows no output, any will do.
 //	  - A command must succeed, unless the output that the page shows has a line that
-//	    starts with "Error".
+//	    starts with "Error", or as PostgreSQL's do with "ERROR:" or "psql: error:".
 //	  - Variables that a command sets are there for all that come after, whoever
 //	    types them.
 //
@@ -46,13 +46,14 @@ type step struct {
 
 // fails says whether the page shows that the command does.
 func (s step) fails() bool {
-	return slices.ContainsFunc(s.output, func(line string) bool { return strings.HasPrefix(line, "Error") })
+	return slices.ContainsFunc(s.output, failure.MatchString)
 }
 
 var (
-	fence  = regexp.MustCompile("^(?:```|~~~)[ \t]*([A-Za-z]*)")
-	prompt = regexp.MustCompile(`^([a-z]*)\$ (.+)$`)
-	scene  = regexp.MustCompile(`^<!-- scene: (.+) -->$`)
+	fence   = regexp.MustCompile("^(?:```|~~~)[ \t]*([A-Za-z]*)")
+	failure = regexp.MustCompile(`^(Error|ERROR:|psql: error:)`)
+	prompt  = regexp.MustCompile(`^([a-z]*)\$ (.+)$`)
+	scene   = regexp.MustCompile(`^<!-- scene: (.+) -->$`)
 )
 
 var scripts = []string{"sh", "bash", "shell"}

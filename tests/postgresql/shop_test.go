@@ -90,20 +90,7 @@ var rolesOnce = sync.OnceValue(func() error {
 // newShop makes a shop in which the engine has its rights, and everybody none.
 func newShop(t *testing.T) *shop {
 	t.Helper()
-	if err := rolesOnce(); err != nil {
-		t.Fatal(err)
-	}
-	s := &shop{t: t, name: strings.ToLower(strings.NewReplacer("/", "_", "#", "_").Replace(t.Name()))}
-	p := servers.PostgreSQL
-	if err := p.CreateDatabase(t.Context(), s.name); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := p.DropDatabase(context.Background(), s.name); err != nil {
-			t.Error(err)
-		}
-	})
-	s.super = s.connect(p.Superuser)
+	s, p := shopNamed(t, strings.ToLower(strings.NewReplacer("/", "_", "#", "_").Replace(t.Name()))), servers.PostgreSQL
 	s.exec(shopSchema)
 	s.exec(shopContents)
 	if err := p.ClosePublic(t.Context(), s.name, schema, owner); err != nil {
@@ -113,6 +100,25 @@ func newShop(t *testing.T) *shop {
 	if err := p.GrantEngine(t.Context(), s.name, schema, owner); err != nil {
 		t.Fatal(err)
 	}
+	return s
+}
+
+// shopNamed makes one with nothing in it.
+func shopNamed(t *testing.T, name string) *shop {
+	t.Helper()
+	if err := rolesOnce(); err != nil {
+		t.Fatal(err)
+	}
+	s, p := &shop{t: t, name: name}, servers.PostgreSQL
+	if err := p.CreateDatabase(t.Context(), s.name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.DropDatabase(context.Background(), s.name); err != nil {
+			t.Error(err)
+		}
+	})
+	s.super = s.connect(p.Superuser)
 	return s
 }
 
