@@ -56,26 +56,27 @@ func DeleteInstallation(ctx context.Context, storage logical.Storage, key string
 	return wrap(storage.Delete(ctx, InstallPrefix+key), "ledger: deleting installation "+key)
 }
 
-// Installations reads all that are written down.
-func Installations(ctx context.Context, storage logical.Storage) ([]Installation, error) {
+// Installations reads all that are written down. What can't be read is named in
+// damaged, and keeps none of the others from being known.
+func Installations(ctx context.Context, storage logical.Storage) (all []Installation, damaged []string, err error) {
 	keys, err := storage.List(ctx, InstallPrefix)
 	if err != nil {
-		return nil, fmt.Errorf("ledger: listing installations: %w", err)
+		return nil, nil, fmt.Errorf("ledger: listing installations: %w", err)
 	}
-	var all []Installation
 	for _, key := range keys {
 		entry, err := storage.Get(ctx, InstallPrefix+key)
 		if err != nil {
-			return nil, fmt.Errorf("ledger: reading installation %s: %w", key, err)
+			return nil, nil, fmt.Errorf("ledger: reading installation %s: %w", key, err)
 		}
 		if entry == nil {
 			continue // deleted since it was listed
 		}
 		var installation Installation
 		if err := entry.DecodeJSON(&installation); err != nil || installation.Key != key {
-			return nil, fmt.Errorf("%w: installation %s", ErrDamaged, key)
+			damaged = append(damaged, key)
+			continue
 		}
 		all = append(all, installation)
 	}
-	return all, nil
+	return all, damaged, nil
 }
