@@ -21,10 +21,10 @@ import (
 )
 
 const (
-	// atOnce is how many grants of a target are being ended at once. One commit ends
-	// all sessions on a base that ask for it meanwhile; and the leases that Vault
-	// revokes beside an end find room as well.
-	atOnce = 128
+	// atOnce is how many grants of a target are being ended at once: the leases that
+	// Vault revokes meanwhile find room as well. One commit ends all that hang on a base
+	// and ask for it together.
+	atOnce, together = 128, 256
 	// rounds is how often what fails is tried before it is left to the sweeper, and
 	// pause how long it waits in between.
 	rounds = 3
@@ -127,7 +127,8 @@ func (c *Counts) add(grants []ledger.Grant) {
 	}
 }
 
-func (e End) order() lifecycle.EndOrder {
+// order reads what stays as it is while the counts change.
+func (e *End) order() lifecycle.EndOrder {
 	return lifecycle.EndOrder{Cause: ledger.Requested, By: e.By, Reason: e.Reason}
 }
 
@@ -306,13 +307,18 @@ func (r *Runner) endAll(ctx context.Context, storage logical.Storage, begun *run
 // endOn is endAll of one target's grants.
 func (r *Runner) endOn(ctx context.Context, storage logical.Storage, begun *run, grants []ledger.Grant) []ledger.Grant {
 	var left []ledger.Grant
-	turns := make(chan struct{}, atOnce)
+	alone, commits := make(chan struct{}, atOnce), make(chan struct{}, together)
+	order := begun.order()
 	var all sync.WaitGroup
 	for _, grant := range grants {
+		turns := alone
+		if grant.Base != "" {
+			turns = commits
+		}
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
-			err := r.end(ctx, storage, grant, begun.order())
+			err := r.end(ctx, storage, grant, order)
 			r.update(begun, func(counts *Counts) {
 				if err == nil {
 					counts.Ended++
