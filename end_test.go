@@ -107,6 +107,10 @@ func TestEndRefuses(t *testing.T) {
 		"since":           {"since": "", "reason": "x"},
 		"since ":          {"since": "yesterday", "reason": "x"},
 		"until":           {"since": "1h", "until": "2h", "reason": "x"},
+		"until is":        {"role": "reset", "until": "0001-01-01T00:00:00Z", "reason": "x"},
+		"since is":        {"role": "reset", "since": "0001-01-01T00:00:00Z", "reason": "x"},
+		"role is":         {"role": " reset", "reason": "x"},
+		"entity_id":       {"entity_id": "", "reason": "x"},
 		"all=false named": {"all": false, "reason": "x"},
 	} {
 		response, err := e.try(logical.UpdateOperation, "end", data)
@@ -164,4 +168,46 @@ func TestAnInterruptedEndGoesOn(t *testing.T) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("the end is not said to be done: %v", e.do(logical.ReadOperation, "end-status", nil).Data)
+}
+
+// A time is what people see of a grant: whole seconds.
+func TestEndTakesTheTimeThatItShows(t *testing.T) {
+	e := newEngine(t)
+	e.initialize()
+	minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	issued := e.do(logical.ReadOperation, "grants/"+minted.Data["grant_id"].(string), nil).Data["issued_at"]
+	for _, filter := range []map[string]any{{"until": issued}, {"since": issued}, {"since": issued, "until": issued}} {
+		filter["reason"], filter["dry_run"] = "a drill", true
+		if matched := e.do(logical.UpdateOperation, "end", filter).Data["matched"]; matched != 1 {
+			t.Errorf("%v names %v grants, want 1", filter, matched)
+		}
+	}
+	if matched := e.do(logical.UpdateOperation, "end", map[string]any{"until": stamp(time.Now().Add(-time.Minute)), "reason": "a drill", "dry_run": true}).Data["matched"]; matched != 0 {
+		t.Errorf("%v grants are named that were issued later", matched)
+	}
+}
+
+// What an end can't reach is the sweeper's: it is written down that it is to end, by
+// whom and why, and it ends once its target is there again.
+func TestWhatAnEndCantReachIsSwept(t *testing.T) {
+	e := newEngine(t)
+	e.initialize()
+	minted := e.readAs("a", "creds/reset/T-1")
+	e.do(logical.DeleteOperation, "config/db", map[string]any{"force": true})
+	answer := e.do(logical.UpdateOperation, "end", map[string]any{"entity_id": "a", "reason": "a drill"}).Data
+	if answer["failed"] != 1 || answer["ended"] != 0 || e.grantState(minted) != ledger.Ending {
+		t.Fatalf("the answer is %v, and the grant %s", answer, e.grantState(minted))
+	}
+	e.do(logical.CreateOperation, "config/db", map[string]any{"type": "fake", "password": "hunter2"})
+	for range 300 {
+		e.sweeper.Run(e.storage)
+		if e.target.Live() == 0 && e.grantState(minted) == ledger.Revoked {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	record := e.do(logical.ReadOperation, "grants/"+minted.Data["grant_id"].(string), nil).Data
+	if e.target.Live() != 0 || record["ending"] != ledger.Requested || record["end_reason"] != "a drill" {
+		t.Errorf("%d live, and the ledger says %v", e.target.Live(), record)
+	}
 }

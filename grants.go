@@ -108,7 +108,7 @@ func (b *backend) momentIn(data *framework.FieldData, field string) (time.Time, 
 // wanted says whether a grant is one that is asked for.
 func (s grantSelection) wanted(grant ledger.Grant, now time.Time) bool {
 	end := grant.ExpiresAt
-	if grant.Finished() && grant.EndedAt.Before(end) {
+	if !grant.EndedAt.IsZero() && grant.EndedAt.Before(end) {
 		end = grant.EndedAt
 	}
 	switch {
@@ -119,7 +119,7 @@ func (s grantSelection) wanted(grant ledger.Grant, now time.Time) bool {
 		return false
 	case s.state == "" && grant.Finished(), s.state != "" && s.state != stateAll && grant.Status(now) != s.state:
 		return false
-	case !s.since.IsZero() && end.Before(s.since), !s.until.IsZero() && grant.IssuedAt.After(s.until):
+	case !s.since.IsZero() && end.Before(s.since), !s.until.IsZero() && grant.IssuedAt.Truncate(time.Second).After(s.until):
 		return false
 	default:
 		return grant.ID > s.after

@@ -29,7 +29,7 @@ func (e *engine) installedAre(fake *providertest.FakeInstaller, want ...string) 
 	if !slices.Equal(got, want) {
 		e.t.Errorf("installed are %q, want %q", got, want)
 	}
-	written, err := ledger.Installations(e.t.Context(), e.storage)
+	written, _, err := ledger.Installations(e.t.Context(), e.storage)
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -136,12 +136,12 @@ func TestAnInstallationThatFailsLeavesNothing(t *testing.T) {
 	if got := e.do(logical.ReadOperation, "roles/other", nil); got != nil {
 		t.Errorf("the role is there: %v", got)
 	}
-	if written, _ := ledger.Installations(t.Context(), e.storage); len(written) != 2 {
+	if written, _, _ := ledger.Installations(t.Context(), e.storage); len(written) != 2 {
 		t.Errorf("%d installations are written down, want 2", len(written))
 	}
 	fake.OnInstall = nil
 	for range 200 {
-		if written, _ := ledger.Installations(t.Context(), e.storage); len(written) == 1 {
+		if written, _, _ := ledger.Installations(t.Context(), e.storage); len(written) == 1 {
 			return
 		}
 		e.sweeper.Run(e.storage)
@@ -164,7 +164,7 @@ func TestATargetWithInstallationsStays(t *testing.T) {
 	if response == nil || len(response.Warnings) != 1 || !strings.Contains(response.Warnings[0], "reset on one") {
 		t.Errorf("force does not say what is left: %v", response)
 	}
-	if written, _ := ledger.Installations(t.Context(), e.storage); len(written) != 0 {
+	if written, _, _ := ledger.Installations(t.Context(), e.storage); len(written) != 0 {
 		t.Errorf("%d installations are written down, want none", len(written))
 	}
 }

@@ -1,6 +1,8 @@
 package precision
 
 import (
+	"errors"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -77,5 +79,53 @@ func TestATargetWithoutGrantsMoves(t *testing.T) {
 	e.do(logical.ReadOperation, "creds/reset/T-2", nil)
 	if state := e.grantState(minted); state != ledger.Revoked {
 		t.Errorf("a grant of before is %s, want revoked", state)
+	}
+}
+
+// A target that is pointed back is the one again that a lost grant lives on: its lease
+// ends it.
+func TestATargetThatMovesBack(t *testing.T) {
+	e, fake := newPlacedEngine(t)
+	minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	id := minted.Data["grant_id"].(string)
+	e.do(logical.UpdateOperation, "config/db", map[string]any{"type": "fake", "where": "elsewhere", "force": true})
+	e.do(logical.UpdateOperation, "config/db", map[string]any{"type": "fake"})
+	if err := e.revokeLease(minted.Secret); err != nil {
+		t.Fatal(err)
+	}
+	if !fake.End(id).IsZero() || e.grantState(minted) != ledger.Revoked {
+		t.Errorf("the lease is revoked, and the credential lives until %s; the ledger says %s", fake.End(id), e.grantState(minted))
+	}
+}
+
+// While the grants of a target that has moved are closed, which waits for those that
+// are being ended on a system that hangs, mints go on.
+func TestMintsGoOnWhileATargetMoves(t *testing.T) {
+	e, fake := newPlacedEngine(t)
+	minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	ending, hold := make(chan struct{}), make(chan struct{})
+	fake.OnRevoke = func() error { close(ending); <-hold; return nil }
+	revoked, moved := make(chan error, 1), make(chan error, 1)
+	go func() { revoked <- e.revokeLease(minted.Secret) }()
+	<-ending
+	go func() {
+		_, err := e.try(logical.UpdateOperation, "config/db", map[string]any{"type": "fake", "where": "elsewhere", "force": true})
+		moved <- err
+	}()
+	for e.do(logical.ReadOperation, "config/db", nil).Data["where"] != "elsewhere" {
+		runtime.Gosched()
+	}
+	e.do(logical.ReadOperation, "creds/reset/T-2", nil)
+	select {
+	case err := <-moved:
+		t.Errorf("the target was moved before the end of its grant was known: %v", err)
+	default:
+	}
+	close(hold)
+	if err := errors.Join(<-revoked, <-moved); err != nil {
+		t.Error(err)
+	}
+	if state := e.grantState(minted); state != ledger.Revoked {
+		t.Errorf("the grant that was ended is %s", state)
 	}
 }

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
@@ -142,10 +145,12 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	if err := b.define(ctx, req.Storage, func() error { return b.targetStays(ctx, req.Storage, name, configured, force) }); err != nil {
 		return refuse(err)
 	}
-	defer b.defined()
+	defer b.edits.Unlock()
 	err = writeEntry(ctx, req.Storage, configPrefix+name, configured.target)
 	b.targets.drop(name) // on an error too: storage may have taken the write
 	b.needed.forget()
+	// Whatever is minted from now on is minted there, and need not wait for the rest.
+	b.definitions.Unlock()
 	if err != nil {
 		return refuse(err)
 	}
@@ -175,25 +180,48 @@ func (b *backend) leaveBehind(ctx context.Context, storage logical.Storage, name
 	if !force {
 		return warnings, nil
 	}
-	if err := b.grants.Await(ctx); err != nil {
+	if err := b.awaitLedger(ctx, storage); err != nil {
 		return warnings, err
 	}
-	lost := 0
-	for _, grant := range b.grants.Index.Open(ledger.Query{Target: name}, b.grants.Now()) {
-		if grant.System == system {
-			continue
-		}
-		if err := b.grants.Lose(ctx, storage, grant); err != nil {
-			return warnings, err
-		}
-		if lost++; lost <= maxLeft {
-			warnings = append(warnings, fmt.Sprintf("grant %s is lost: its credential lives on the system that the target was before until %s; remove it there: %v", grant.ID, stamp(grant.ExpiresAt), grant.Handle))
-		}
+	open := slices.DeleteFunc(b.grants.Index.Open(ledger.Query{Target: name}, b.grants.Now()), func(grant ledger.Grant) bool { return grant.System == system })
+	lost, failed := b.lose(ctx, storage, open)
+	for _, grant := range lost[:min(len(lost), maxLeft)] {
+		warnings = append(warnings, fmt.Sprintf("grant %s is lost: its credential lives on the system that the target was before until %s; remove it there: %v", grant.ID, stamp(grant.ExpiresAt), grant.Handle))
 	}
-	if lost > maxLeft {
-		warnings = append(warnings, fmt.Sprintf("grants that are lost: %d; list them with grants state=lost target=%s", lost, name))
+	if len(lost) > maxLeft {
+		warnings = append(warnings, fmt.Sprintf("grants that are lost: %d; list them with grants state=lost target=%s", len(lost), name))
+	}
+	if len(failed) > 0 {
+		warnings = append(warnings, fmt.Sprintf("grants that could not be closed yet: %d; write this once more in half a minute. The first: %s", len(failed), invalid.Clip(failed[0].Error())))
 	}
 	return warnings, nil
+}
+
+// losers is how many grants are closed at once. One that is being ended on a system
+// that hangs is waited for for some seconds.
+const losers = 64
+
+// lose closes grants as lost, and returns them, and what has failed.
+func (b *backend) lose(ctx context.Context, storage logical.Storage, open []ledger.Grant) (lost []ledger.Grant, failed []error) {
+	var mu sync.Mutex
+	var all errgroup.Group
+	all.SetLimit(losers)
+	for _, grant := range open {
+		all.Go(func() error {
+			closed, err := b.grants.Lose(ctx, storage, grant.ID, grant.Target)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = append(failed, err)
+			} else if closed {
+				lost = append(lost, grant)
+			}
+			return nil
+		})
+	}
+	_ = all.Wait() // failed has them
+	slices.SortFunc(lost, func(a, b ledger.Grant) int { return strings.Compare(a.ID, b.ID) })
+	return lost, failed
 }
 
 // verify tries a target's connection, where its provider can.

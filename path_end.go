@@ -130,6 +130,9 @@ func (b *backend) endFilter(data *framework.FieldData) (ending.Filter, error) {
 		if *at, err = b.momentIn(data, name); err != nil {
 			return filter, err
 		}
+		if text, given := data.GetOk(name); given && at.IsZero() { // which would mean any
+			return filter, invalid.Field(name, text.(string), "no time that a grant can have been issued at", "leave it out, or give a later time")
+		}
 	}
 	if !filter.Since.IsZero() && !filter.Until.IsZero() && filter.Until.Before(filter.Since) {
 		return filter, invalid.Field("until", data.Get("until").(string), "before since", "give a later time")

@@ -64,11 +64,12 @@ func (b *backend) readMetrics(_ context.Context, req *logical.Request, data *fra
 func (b *backend) metrics() telemetry.Snapshot {
 	shown, index, now := b.grants.Metrics.Snapshot(), b.grants.Index, b.grants.Now()
 	shown.Ledger.InMemory, shown.Ledger.Damaged = b.grants.Ready(), index.Damaged()
-	unended := map[string]int{}
+	unended, untidy := map[string]int{}, map[string]int{}
 	if shown.Ledger.InMemory {
 		for _, grant := range index.Unended() {
 			unended[grant.Target]++
 		}
+		untidy = b.untidy()
 	}
 	for name, target := range shown.Targets {
 		state := b.grants.State(name)
@@ -81,6 +82,7 @@ func (b *backend) metrics() telemetry.Snapshot {
 		}
 		if shown.Ledger.InMemory {
 			target.Present.Live, target.Present.Unended = new(index.Count(ledger.Query{Target: name}, now)), new(unended[name])
+			target.Present.Untidy = new(untidy[name])
 		}
 		shown.Targets[name] = target
 	}

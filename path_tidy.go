@@ -152,16 +152,34 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 		"step_since":  stamp(status.Begun),
 		"ledger_id":   id,
 		"mount_uuid":  b.mountUUID,
+		"untidy":      b.untidy(),
 		"live":        b.grants.Index.Count(ledger.Query{}, b.grants.Now()),
 		"retried":     status.Again,
 		"unreachable": status.Unreachable,
 		"damaged":     b.grants.Index.Damaged(),
 		"end":         map[string]any{"at": stamp(status.End.At), "ended": status.End.Ended, "failed": status.End.Failed},
+		"remove":      map[string]any{"at": stamp(status.Remove.At), "removed": status.Remove.Removed, "staying": orZero(status.Remove.Staying), "problem": status.Remove.Problem},
 		"pack":        map[string]any{"at": stamp(status.Pack.At), "packed": status.Pack.Grants, "damaged": status.Pack.Damaged, "problem": status.Pack.Problem},
 		"retire":      map[string]any{"at": stamp(status.Retire.At), "deleted": status.Retire.Deleted, "problem": status.Retire.Problem},
 		"requests":    map[string]any{"at": stamp(status.Tidy.At), "moved": status.Tidy.Moved, "deleted": status.Tidy.Deleted, "problem": status.Tidy.Problem},
 		"orphans":     map[string]any{"at": stamp(status.Orphans.At), "problem": status.Orphans.Problem, "targets": describeTargets(status.Orphans.Targets)},
 	}}, nil
+}
+
+// untidy counts, by target, the grants that are dead and of which something is left.
+func (b *backend) untidy() map[string]int {
+	left := map[string]int{}
+	for _, grant := range b.grants.Index.Untidy() {
+		left[grant.Target]++
+	}
+	return left
+}
+
+func orZero(counts map[string]int) map[string]int {
+	if counts == nil {
+		return map[string]int{}
+	}
+	return counts
 }
 
 func describeTargets(steps []sweep.TargetStep) map[string]any {
@@ -220,12 +238,15 @@ func (b *backend) writeTidySettings(ctx context.Context, req *logical.Request, d
 const tidyHelp = `
 The sweeper runs each minute. It ends grants that have outlived their leases, and
 tries again what could not be ended; it packs the ledger's past, and forgets it
-after "retention", as it does requests and lifted freezes. Each "orphan_interval" it searches the targets for what bears
-this mount's and this ledger's mark and is no grant of the ledger: that is
-reported at once, and ended once the end that its own mark states has passed.
+after "retention", as it does requests and lifted freezes. Each "orphan_interval"
+it searches the targets for what bears this mount's and this ledger's mark and is
+no grant of the ledger: that is reported at once, and ended once the end that its
+own mark states has passed. It removes what was installed at a target for roles
+and grants that are no more, and what a mass revoke has left of dead credentials.
 
 A write to "tidy" runs all of this now, behind the request; "tidy-status" says
 what is being done and what each step did last. Grants whose target is not
 configured any more are counted as unreachable; once the target is there again,
-a write to "tidy" ends them.
+a write to "tidy" ends them. "untidy" counts the dead credentials of which
+something is left, and "remove" says what of the installed could not be removed.
 `

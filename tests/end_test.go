@@ -91,7 +91,7 @@ func TestEndUnderLoad(t *testing.T) {
 	}
 	filters := map[string]map[string]any{
 		"entity": {"entity_id": entity.Data["id"]}, "target": {"target": "second"}, "task": {"task": "INC-7"},
-		"time": {"since": since.Truncate(time.Second).Format(time.RFC3339), "until": until.Add(time.Second).Truncate(time.Second).Format(time.RFC3339), "role": onStore},
+		"time": {"since": since.Truncate(time.Second).Format(time.RFC3339), "until": until.Truncate(time.Second).Format(time.RFC3339), "role": onStore},
 	}
 	ended := map[string]bool{}
 	for _, name := range []string{"entity", "target", "task", "time"} {

@@ -100,6 +100,7 @@ func TestMetrics(t *testing.T) {
 		{1, "precision_live_grants", []string{"target=store", "type=minio"}},
 		{1, "precision_live_grants", []string{"target=prod", "type=aws"}},
 		{0, "precision_unended_grants", []string{"target=store", "type=minio"}},
+		{0, "precision_untidy_grants", []string{"target=store", "type=minio"}},
 		{1, "precision_target_up", []string{"target=store", "type=minio"}},
 	} {
 		if got, there := value(test.name, test.labels...); got != test.want || !there {

@@ -23,7 +23,11 @@ const (
 // patience is how long a call waits for its turn, by urgency. It is less than what
 // the calls of a target may take in all: that a turn did not come says nothing of
 // whether the target answers.
-var patience = [urgencies]time.Duration{Kill: 75 * time.Second, Make: 2 * time.Second, Tidy: 60 * time.Second}
+var patience = [urgencies]time.Duration{Kill: 75 * time.Second, Make: 8 * time.Second, Tidy: 60 * time.Second}
+
+// hopeless is how long a call to Make waits while others go first: then its turn comes
+// when these are through, and who waits for it had better hear so.
+const hopeless = 2 * time.Second
 
 const (
 	// A target that throttles is asked for a share of what it has served in the last
@@ -93,16 +97,9 @@ func (l *Limiter) Wait(ctx context.Context) error {
 	l.waiting[urgency].add(turn)
 	l.schedule()
 	l.mu.Unlock()
-	timer := time.NewTimer(patience[urgency])
-	defer timer.Stop()
-	var err error
-	select {
-	case <-turn.ready:
+	err := l.await(ctx, turn, urgency)
+	if err == nil {
 		return nil
-	case <-timer.C:
-		err = ErrPressed
-	case <-ctx.Done():
-		err = ctx.Err()
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,6 +108,39 @@ func (l *Limiter) Wait(ctx context.Context) error {
 	}
 	l.waiting[urgency].remove(turn)
 	return err
+}
+
+// await waits for a turn that has been asked for.
+func (l *Limiter) await(ctx context.Context, turn *waiter, urgency Urgency) error {
+	longest := time.NewTimer(patience[urgency])
+	defer longest.Stop()
+	look := make(<-chan time.Time)
+	if urgency == Make {
+		ticker := time.NewTicker(hopeless)
+		defer ticker.Stop()
+		look = ticker.C
+	}
+	for {
+		select {
+		case <-turn.ready:
+			return nil
+		case <-longest.C:
+			return ErrPressed
+		case <-look:
+			if l.pressed(Kill) {
+				return ErrPressed
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// pressed says whether calls of an urgency wait.
+func (l *Limiter) pressed(urgency Urgency) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.waiting[urgency]) > 0
 }
 
 // first says whether nobody waits who goes before a call that comes now.

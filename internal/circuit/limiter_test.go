@@ -163,3 +163,48 @@ func TestWhoDoesNotWait(t *testing.T) {
 		}
 	})
 }
+
+// One sign that a target is asked too much, in a quiet time, says little of what it
+// takes: who comes for a new credential then is served, if not at once.
+func TestALimiterServesMintsUnderLightThrottling(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Limiter
+		target := &stingy{rate: 20}
+		l.Answered(true)
+		var all sync.WaitGroup
+		for range 15 {
+			all.Go(func() {
+				for range 3 { // the calls of a mint
+					if err := target.through(WithUrgency(t.Context(), Make), &l); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+	})
+}
+
+// While others are killed, who comes for a new credential hears soon that it takes long.
+func TestALimiterTellsMintsWhereKillsGoFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var l Limiter
+		target := &stingy{rate: 5}
+		l.Answered(true)
+		var all sync.WaitGroup
+		for range 200 {
+			all.Go(func() {
+				if err := target.through(WithUrgency(t.Context(), Kill), &l); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		started := time.Now()
+		err := target.through(WithUrgency(t.Context(), Make), &l)
+		if took := time.Since(started); !errors.Is(err, ErrPressed) || took > 3*time.Second {
+			t.Errorf("%v after %s", err, took)
+		}
+		all.Wait()
+	})
+}

@@ -5,12 +5,9 @@ package ending
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/base32"
-	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -23,21 +20,17 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
-// Prefix is where the ends are in storage, local to a cluster as the grants are.
-const Prefix = "e/"
-
 const (
-	// atOnce is how many grants of an end are being ended at once. One commit ends
-	// all sessions on a base that ask for it meanwhile.
-	atOnce = 256
+	// atOnce is how many grants of a target are being ended at once: the leases that
+	// Vault revokes meanwhile find room as well. One commit ends all that hang on a base
+	// and ask for it together.
+	atOnce, together = 128, 256
 	// rounds is how often what fails is tried before it is left to the sweeper, and
 	// pause how long it waits in between.
 	rounds = 3
 	pause  = 2 * time.Second
-	// maxRunning is how many ends are under way at once, and maxKept how many that
-	// are done are remembered.
+	// maxRunning is how many ends are under way at once.
 	maxRunning = 16
-	maxKept    = 100
 	// maxProblems is how many of the grants that could not be ended are named.
 	maxProblems = 10
 )
@@ -72,11 +65,7 @@ type Counts struct {
 }
 
 func (c Counts) clone() Counts {
-	targets := map[string]int{}
-	for name, count := range c.Targets {
-		targets[name] = count
-	}
-	c.Targets, c.Problems = targets, slices.Clone(c.Problems)
+	c.Targets, c.Problems = maps.Clone(c.Targets), slices.Clone(c.Problems)
 	return c
 }
 
@@ -117,8 +106,8 @@ func (f Filter) names(grant ledger.Grant, at time.Time) bool {
 		f.EntityID != "" && grant.EntityID != f.EntityID, f.Target != "" && grant.Target != f.Target,
 		f.GrantID != "" && grant.ID != f.GrantID:
 		return false
-	case !f.Since.IsZero() && grant.IssuedAt.Before(f.Since), !f.Until.IsZero() && grant.IssuedAt.After(f.Until):
-		return false
+	case !f.Since.IsZero() && grant.IssuedAt.Before(f.Since), !f.Until.IsZero() && grant.IssuedAt.Truncate(time.Second).After(f.Until):
+		return false // people see when it was issued in whole seconds
 	default:
 		return true
 	}
@@ -126,11 +115,21 @@ func (f Filter) names(grant ledger.Grant, at time.Time) bool {
 
 // Count counts grants by target.
 func Count(grants []ledger.Grant) Counts {
-	counts := Counts{Matched: len(grants), Targets: map[string]int{}}
-	for _, grant := range grants {
-		counts.Targets[grant.Target]++
-	}
+	counts := Counts{Targets: map[string]int{}}
+	counts.add(grants)
 	return counts
+}
+
+func (c *Counts) add(grants []ledger.Grant) {
+	c.Matched += len(grants)
+	for _, grant := range grants {
+		c.Targets[grant.Target]++
+	}
+}
+
+// order reads what stays as it is while the counts change.
+func (e *End) order() lifecycle.EndOrder {
+	return lifecycle.EndOrder{Cause: ledger.Requested, By: e.By, Reason: e.Reason}
 }
 
 // Begin writes an end down and begins it. done is closed when it is done, by
@@ -204,6 +203,10 @@ func (r *Runner) run(ctx context.Context, storage logical.Storage, begun *run) {
 	defer close(begun.done)
 	defer r.remove(begun)
 	left := r.Matching(begun.Filter, begun.At)
+	seen := map[string]bool{}
+	for _, grant := range left {
+		seen[grant.ID] = true
+	}
 	found := Count(left)
 	r.update(begun, func(counts *Counts) {
 		found.Matched = max(counts.Matched, found.Matched)
@@ -213,9 +216,15 @@ func (r *Runner) run(ctx context.Context, storage logical.Storage, begun *run) {
 		}
 		*counts = found
 	})
-	// What is counted outlives a crash, too.
-	if err := r.write(ctx, storage, r.snapshot(begun)); err != nil {
-		r.Log.Warn("how far an end is could not be written down", "end_id", begun.ID, "error", err)
+	// What is counted outlives a crash, too; and one that may not write any more must
+	// not change a target.
+	for err := r.write(ctx, storage, r.snapshot(begun)); err != nil; err = r.write(ctx, storage, r.snapshot(begun)) {
+		r.Log.Warn("an end waits until storage takes writes", "end_id", begun.ID, "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
 	}
 	for round := range rounds {
 		if round > 0 {
@@ -225,20 +234,34 @@ func (r *Runner) run(ctx context.Context, storage logical.Storage, begun *run) {
 			case <-time.After(pause):
 			}
 		}
-		if left = r.endAll(ctx, storage, begun, left); len(left) == 0 {
+		left = r.endAll(ctx, storage, begun, left)
+		// A mint may have begun before the end, and be known since.
+		var late []ledger.Grant
+		for _, grant := range r.Matching(begun.Filter, begun.At) {
+			if !seen[grant.ID] {
+				seen[grant.ID] = true
+				late = append(late, grant)
+			}
+		}
+		r.update(begun, func(counts *Counts) { counts.add(late) })
+		if left = append(left, late...); len(left) == 0 {
 			break
 		}
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	r.update(begun, func(*Counts) { begun.DoneAt = r.Grants.Now().UTC() })
+	if err := r.Grants.BeginEnd(ctx, storage, left, begun.order()); err != nil {
+		r.Log.Warn("that the sweeper is to go on with an end could not be written down for all", "end_id", begun.ID, "error", err)
+		return // it goes on after a restart
+	}
+	r.update(begun, func(counts *Counts) { counts.Failed, begun.DoneAt = len(left), r.Grants.Now().UTC() })
 	end := r.snapshot(begun)
 	if err := r.write(ctx, storage, end); err != nil {
 		r.Log.Warn("that an end is done could not be written down", "end_id", begun.ID, "error", err)
 	}
 	r.Log.Warn("grants were ended on request", "end_id", end.ID, "by", end.By, "matched", end.Matched, "ended", end.Ended, "failed", end.Failed)
-	r.prune(ctx, storage)
+	r.prune(ctx, storage, end.ID)
 }
 
 func (r *Runner) update(begun *run, change func(*Counts)) {
@@ -257,16 +280,41 @@ func (r *Runner) snapshot(begun *run) End {
 
 // endAll tries to end grants, and returns those that it could not.
 func (r *Runner) endAll(ctx context.Context, storage logical.Storage, begun *run, grants []ledger.Grant) []ledger.Grant {
-	order := lifecycle.EndOrder{Cause: ledger.Requested, By: begun.By, Reason: begun.Reason}
-	if err := r.Grants.BeginEnd(ctx, storage, grants, order); err != nil {
+	based := slices.DeleteFunc(slices.Clone(grants), func(grant ledger.Grant) bool { return grant.Base == "" })
+	if err := r.Grants.BeginEnd(ctx, storage, based, begun.order()); err != nil {
 		r.Log.Warn("that grants are to end could not be written down for all", "end_id", begun.ID, "error", err)
 	}
 	r.update(begun, func(counts *Counts) { counts.Failed, counts.Problems = 0, nil })
+	byTarget := map[string][]ledger.Grant{}
+	for _, grant := range grants {
+		byTarget[grant.Target] = append(byTarget[grant.Target], grant)
+	}
 	var left []ledger.Grant
 	var mu sync.Mutex
-	turns := make(chan struct{}, atOnce)
+	var all sync.WaitGroup
+	for _, some := range byTarget { // one that hangs must not hold up the others
+		all.Go(func() {
+			failed := r.endOn(ctx, storage, begun, some)
+			mu.Lock()
+			defer mu.Unlock()
+			left = append(left, failed...)
+		})
+	}
+	all.Wait()
+	return left
+}
+
+// endOn is endAll of one target's grants.
+func (r *Runner) endOn(ctx context.Context, storage logical.Storage, begun *run, grants []ledger.Grant) []ledger.Grant {
+	var left []ledger.Grant
+	alone, commits := make(chan struct{}, atOnce), make(chan struct{}, together)
+	order := begun.order()
 	var all sync.WaitGroup
 	for _, grant := range grants {
+		turns := alone
+		if grant.Base != "" {
+			turns = commits
+		}
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
@@ -276,16 +324,12 @@ func (r *Runner) endAll(ctx context.Context, storage logical.Storage, begun *run
 					counts.Ended++
 					return
 				}
+				left = append(left, grant)
 				counts.Failed++
 				if len(counts.Problems) < maxProblems {
 					counts.Problems = append(counts.Problems, grant.ID+": "+invalid.Clip(err.Error()))
 				}
 			})
-			if err != nil {
-				mu.Lock()
-				left = append(left, grant)
-				mu.Unlock()
-			}
 		})
 	}
 	all.Wait()
@@ -302,106 +346,4 @@ func (r *Runner) end(ctx context.Context, storage logical.Storage, grant ledger.
 	}
 	order.Provider, order.ID, order.Target, order.System, order.Handle = target, grant.ID, grant.Target, grant.System, grant.Handle
 	return r.Grants.End(ctx, storage, order)
-}
-
-// Ends returns the ends that are under way and the latest that are done, the
-// latest first.
-func (r *Runner) Ends(ctx context.Context, storage logical.Storage) ([]End, error) {
-	all, err := r.stored(ctx, storage)
-	if err != nil {
-		return nil, err
-	}
-	for i, end := range all {
-		r.mu.Lock()
-		begun := r.running[end.ID]
-		r.mu.Unlock()
-		if begun != nil {
-			all[i] = r.snapshot(begun)
-		}
-	}
-	slices.SortFunc(all, func(a, b End) int { return strings.Compare(b.ID, a.ID) })
-	return all, nil
-}
-
-// ErrNoEnd is returned for an end that is not, or no longer, written down.
-var ErrNoEnd = errors.New("there is no such end")
-
-// Find returns one end. The error is ErrNoEnd where there is none.
-func (r *Runner) Find(ctx context.Context, storage logical.Storage, id string) (End, error) {
-	r.mu.Lock()
-	begun := r.running[id]
-	r.mu.Unlock()
-	if begun != nil {
-		return r.snapshot(begun), nil
-	}
-	return read(ctx, storage, id)
-}
-
-func (r *Runner) stored(ctx context.Context, storage logical.Storage) ([]End, error) {
-	ids, err := storage.List(ctx, Prefix)
-	if err != nil {
-		return nil, fmt.Errorf("listing the ends: %w", err)
-	}
-	var all []End
-	for _, id := range ids {
-		end, err := read(ctx, storage, id)
-		if errors.Is(err, ErrNoEnd) {
-			continue // pruned since it was listed
-		}
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, end)
-	}
-	return all, nil
-}
-
-func read(ctx context.Context, storage logical.Storage, id string) (End, error) {
-	entry, err := storage.Get(ctx, Prefix+id)
-	if err != nil {
-		return End{}, fmt.Errorf("reading end %s: %w", id, err)
-	}
-	if entry == nil {
-		return End{}, ErrNoEnd
-	}
-	var end End
-	if err := entry.DecodeJSON(&end); err != nil {
-		return End{}, fmt.Errorf("decoding end %s: %w", id, err)
-	}
-	return end, nil
-}
-
-func (r *Runner) write(ctx context.Context, storage logical.Storage, end End) error {
-	entry, err := logical.StorageEntryJSON(Prefix+end.ID, end)
-	if err != nil {
-		return fmt.Errorf("encoding end %s: %w", end.ID, err)
-	}
-	if err := storage.Put(ctx, entry); err != nil {
-		return fmt.Errorf("writing end %s: %w", end.ID, err)
-	}
-	return nil
-}
-
-// prune forgets the oldest ends that are done. The grants say by whom and why they
-// were ended as long as the ledger keeps them.
-func (r *Runner) prune(ctx context.Context, storage logical.Storage) {
-	all, err := r.Ends(ctx, storage)
-	if err != nil || len(all) <= maxKept {
-		return
-	}
-	for _, end := range all[maxKept:] {
-		if end.DoneAt.IsZero() {
-			continue
-		}
-		if err := storage.Delete(ctx, Prefix+end.ID); err != nil {
-			r.Log.Warn("an old end could not be forgotten", "end_id", end.ID, "error", err)
-		}
-	}
-}
-
-// newID starts with the time, so that ends are listed in their order.
-func newID() string {
-	random := make([]byte, 5)
-	_, _ = rand.Read(random) // never fails
-	return fmt.Sprintf("%012x", time.Now().UnixMilli()) + strings.ToLower(base32.StdEncoding.EncodeToString(random))
 }

@@ -26,6 +26,7 @@ type Index struct {
 	ending     map[*entry]struct{} // Ending or Dead
 	unfinished map[string]int      // by bucket
 	live       int
+	untidy     int   // Dead
 	ends       queue // what has not expired, or is kept for its base
 	overdue    queue // what has, and isn't finished
 	damaged    int   // records that could not be read on the last rebuild
@@ -133,6 +134,13 @@ func (x *Index) Unended() []Grant { return x.inState(Ending) }
 // target.
 func (x *Index) Untidy() []Grant { return x.inState(Dead) }
 
+// CountUntidy counts them.
+func (x *Index) CountUntidy() int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.untidy
+}
+
 // inState returns the grants in a state that x.ending is for.
 func (x *Index) inState(state State) []Grant {
 	x.mu.Lock()
@@ -229,6 +237,9 @@ func (x *Index) insert(grant Grant, now time.Time) *entry {
 	if grant.State == Ending || grant.State == Dead {
 		x.ending[e] = struct{}{}
 	}
+	if grant.State == Dead {
+		x.untidy++
+	}
 	if grant.Live(now) {
 		x.recount(e, 1)
 	}
@@ -264,6 +275,9 @@ func (x *Index) drop(e *entry) {
 		}
 	}
 	delete(x.ending, e)
+	if State(e.state.Value()) == Dead {
+		x.untidy--
+	}
 	if e.queue != nil {
 		heap.Remove(e.queue, int(e.place))
 	}

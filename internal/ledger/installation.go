@@ -59,24 +59,27 @@ func DeleteInstallation(ctx context.Context, storage logical.Storage, key string
 	return wrap(storage.Delete(ctx, InstallPrefix+key), "ledger: deleting installation "+key)
 }
 
-// Installations reads all that are written down.
-func Installations(ctx context.Context, storage logical.Storage) ([]Installation, error) {
+// Installations reads all that are written down. What can't be read is named in
+// damaged, and keeps none of the others from being known.
+func Installations(ctx context.Context, storage logical.Storage) (all []Installation, damaged []string, err error) {
 	keys, err := storage.List(ctx, InstallPrefix)
 	if err != nil {
-		return nil, fmt.Errorf("ledger: listing installations: %w", err)
+		return nil, nil, fmt.Errorf("ledger: listing installations: %w", err)
 	}
-	var all []Installation
 	for _, key := range keys {
 		installation, err := GetInstallation(ctx, storage, key)
-		if errors.Is(err, ErrNotFound) {
-			continue // deleted since it was listed
-		}
-		if err != nil {
-			return nil, err
+		switch {
+		case errors.Is(err, ErrNotFound): // deleted since it was listed
+			continue
+		case errors.Is(err, ErrDamaged):
+			damaged = append(damaged, key)
+			continue
+		case err != nil:
+			return nil, nil, err
 		}
 		all = append(all, installation)
 	}
-	return all, nil
+	return all, damaged, nil
 }
 
 // GetInstallation reads one. The error is ErrNotFound where it is not written down.

@@ -172,6 +172,8 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	base := baseOf(order.Provider, order.Handle)
 	grant, err := m.find(ctx, storage, order.ID)
 	switch {
+	case err == nil && grant.Finished() && grant.Ending == ledger.TargetMoved:
+		grant = found(grant) // its target is the one again that it was minted on
 	case err == nil && grant.State == ledger.Ended && !again:
 		return nil
 	case err == nil && grant.State == ledger.Dead && !again && !order.Unasked:
@@ -212,7 +214,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 		}
 	}
 	known := grant.AtEnd
-	left, err := m.kill(ctx, order, &grant)
+	left, err := m.kill(ctx, order, &grant, again)
 	if err != nil {
 		m.remember(storage, grant, known == nil && grant.AtEnd != nil)
 		return err
@@ -251,16 +253,16 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 }
 
 // kill ends a credential, of which the grant is told what the target knew before.
-// What is dead is tidied up; of others it says whether something is left that has to
-// be.
-func (m *Manager) kill(ctx context.Context, order EndOrder, grant *ledger.Grant) (left bool, err error) {
+// What is dead is tidied up, unless it may have come to life again; of others it says
+// whether something is left that has to be.
+func (m *Manager) kill(ctx context.Context, order EndOrder, grant *ledger.Grant, again bool) (left bool, err error) {
 	killer, able := order.Provider.(provider.Killer)
 	err = m.ending(ctx, order, func(ctx context.Context, handle provider.Handle) (err error) {
 		m.witness(ctx, order, grant)
 		switch {
 		case !able:
 			return order.Provider.Revoke(ctx, handle)
-		case grant.State == ledger.Dead:
+		case grant.State == ledger.Dead && !again:
 			return killer.Tidy(ctx, handle)
 		}
 		left, err = killer.Kill(ctx, handle)
@@ -308,40 +310,6 @@ func (m *Manager) witness(ctx context.Context, order EndOrder, grant *ledger.Gra
 	grant.AtEnd = seen
 }
 
-// Lose closes the record of a grant that can't be ended any more: its target is
-// another system now.
-func (m *Manager) Lose(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
-	return m.act(ctx, EndOrder{ID: grant.ID, Target: grant.Target}, begins, func(ctx context.Context) error {
-		grant.State, grant.Ending, grant.EndedAt, grant.Base = ledger.Ended, ledger.TargetMoved, m.Now().UTC(), ""
-		if err := m.write(ctx, storage, grant); err != nil {
-			return err
-		}
-		m.Log.Warn("grant lost", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "handle", grant.Handle, "expires_at", grant.ExpiresAt)
-		return nil
-	})
-}
-
-// Lost says whether a grant was closed as lost.
-func (m *Manager) Lost(ctx context.Context, storage logical.Storage, id string) (bool, error) {
-	grant, err := m.find(ctx, storage, id)
-	if errors.Is(err, ledger.ErrNotFound) {
-		grant, err = ledger.Find(ctx, storage, id) // it may be history
-	}
-	if errors.Is(err, ledger.ErrNotFound) {
-		return false, nil
-	}
-	return err == nil && grant.Finished() && grant.Ending == ledger.TargetMoved, err
-}
-
-// write puts a grant into storage, and then into the index.
-func (m *Manager) write(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
-	if err := ledger.Put(ctx, storage, grant); err != nil {
-		return err
-	}
-	m.Index.Update(grant, m.Now())
-	return nil
-}
-
 // remember writes down that a grant is to end, where ending it has failed, so
 // that it is tried again even if nobody asks. What is written already is written
 // again only where something new is known.
@@ -355,14 +323,4 @@ func (m *Manager) remember(storage logical.Storage, grant ledger.Grant, news boo
 	if err := m.write(ctx, storage, grant); err != nil {
 		m.Log.Error("that a grant is to end could not be written down", "grant_id", grant.ID, "target", grant.Target, "error", err)
 	}
-}
-
-// lost is a grant of which only its lease knows, and that lives, for all that is
-// known, as long as its id allows.
-func lost(order EndOrder) (ledger.Grant, error) {
-	latest, err := ledger.LatestEnd(order.ID)
-	if err != nil {
-		return ledger.Grant{}, err
-	}
-	return ledger.Grant{ID: order.ID, State: ledger.Pending, Target: order.Target, System: order.System, Handle: order.Handle, ExpiresAt: latest}, nil
 }

@@ -3,6 +3,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -82,32 +83,27 @@ func (m memory) EndEarly(ctx context.Context, base string, early func(provider.H
 	}
 	var spared []ledger.Grant
 	for _, grant := range m.Index.OnBase(base, m.Manager.Now()) {
-		if !grant.Finished() && early(grant.Handle) {
+		if grant.State == ledger.Pending && early(grant.Handle) {
 			spared = append(spared, grant)
 		}
 	}
 	return m.begin(ctx, storage, spared, func(grant *ledger.Grant) {
-		if grant.State != ledger.Ending {
-			grant.Ending = ledger.Widened
-		}
+		grant.Ending = ledger.Widened
 		m.Log.Warn("a session is ended early: its base role's policies have no room left to spare it",
 			"grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "base", base)
 	})
 }
 
-// BeginEnd writes down that grants which hang on a base are to end, all of them
-// before the first is ended: so that one commit ends them.
+// BeginEnd writes down that live grants are to end, whoever ends them then: all that
+// hang on a base, before the first is ended, so that one commit ends them; and what
+// could not be ended, so that the sweeper goes on with it.
 func (m *Manager) BeginEnd(ctx context.Context, storage logical.Storage, grants []ledger.Grant, order EndOrder) error {
-	var based []ledger.Grant
-	for _, grant := range grants {
-		if current, known := m.Index.Get(grant.ID); known && current.Base != "" && current.State == ledger.Pending && current.Live(m.Now().Add(rounding)) {
-			based = append(based, current)
-		}
-	}
-	return m.begin(ctx, storage, based, func(grant *ledger.Grant) { m.blame(order, grant) })
+	live := slices.DeleteFunc(slices.Clone(grants), func(grant ledger.Grant) bool { return !grant.Live(m.Now().Add(rounding)) })
+	return m.begin(ctx, storage, live, func(grant *ledger.Grant) { m.blame(order, grant) })
 }
 
-// begin writes down that grants are to end, and why.
+// begin writes down of those grants that are still pending that they are to end, and
+// why.
 func (m *Manager) begin(ctx context.Context, storage logical.Storage, grants []ledger.Grant, why func(*ledger.Grant)) error {
 	const writers = 32
 	turns := make(chan struct{}, writers)
@@ -118,9 +114,7 @@ func (m *Manager) begin(ctx context.Context, storage logical.Storage, grants []l
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
-			why(&grant)
-			grant.State = ledger.Ending
-			if err := m.write(ctx, storage, grant); err != nil {
+			if err := m.mark(ctx, storage, grant.ID, why); err != nil {
 				mu.Lock()
 				failed = errors.Join(failed, err)
 				mu.Unlock()
@@ -129,4 +123,17 @@ func (m *Manager) begin(ctx context.Context, storage logical.Storage, grants []l
 	}
 	all.Wait()
 	return failed
+}
+
+// mark writes down that a grant is to end, if it is still pending. It is no actor's
+// work: EndEarly is asked within an end that others of these grants may have joined.
+func (m *Manager) mark(ctx context.Context, storage logical.Storage, id string, why func(*ledger.Grant)) error {
+	defer m.writing(id)()
+	grant, known := m.Index.Get(id)
+	if !known || grant.State != ledger.Pending {
+		return nil // it has been ended meanwhile, or is by now
+	}
+	why(&grant)
+	grant.State = ledger.Ending
+	return m.writeHeld(ctx, storage, grant)
 }

@@ -16,17 +16,17 @@ import (
 
 // installations are what has been installed at targets, see provider.Installer.
 type installations struct {
-	mu     sync.Mutex
-	byKey  map[string]*installation
-	loaded bool // what storage knows is among them
+	mu       sync.Mutex
+	byKey    map[string]*installation
+	reserved map[string]int // by key, for roles that are being written
+	loaded   bool           // what storage knows is among them
 }
 
 // installation is one of them. turn is held while it is installed or removed.
 type installation struct {
 	ledger.Installation
-	turn     chan struct{}
-	made     bool // so that a mint need not look
-	reserved int  // for roles that are being written
+	turn chan struct{}
+	made bool // so that a mint need not look
 }
 
 // take waits for the turn of an installation, which is made known if it is not.
@@ -68,19 +68,21 @@ func (i *installations) made(key string) bool {
 	return i.byKey[key] != nil && i.byKey[key].made
 }
 
-// reserve keeps an installation from being removed until release is called.
-func (i *installations) reserve(wanted ledger.Installation) (release func()) {
+// reserve keeps an installation from being removed until release is called. One that
+// is being removed already is installed again after that.
+func (i *installations) reserve(key string) (release func()) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	known := i.byKey[wanted.Key]
-	if known == nil {
-		known = i.add(wanted)
+	if i.reserved == nil {
+		i.reserved = map[string]int{}
 	}
-	known.reserved++
+	i.reserved[key]++
 	return func() {
 		i.mu.Lock()
 		defer i.mu.Unlock()
-		known.reserved--
+		if i.reserved[key]--; i.reserved[key] == 0 {
+			delete(i.reserved, key)
+		}
 	}
 }
 
@@ -90,10 +92,10 @@ func (i *installations) mark(known *installation, made bool) {
 	known.made = made
 }
 
-func (i *installations) isReserved(known *installation) bool {
+func (i *installations) isReserved(key string) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return known.reserved > 0
+	return i.reserved[key] > 0
 }
 
 func (i *installations) drop(key string) {
@@ -133,7 +135,7 @@ func (m *Manager) Install(ctx context.Context, storage logical.Storage, order Or
 	if err != nil || needed.Key == "" {
 		return func() {}, err
 	}
-	release = m.installed.reserve(needed.Installation)
+	release = m.installed.reserve(needed.Key)
 	if err := m.install(ctx, storage, needed, true); err != nil {
 		release()
 		return nil, err
@@ -241,7 +243,7 @@ func (m *Manager) Uninstall(ctx context.Context, storage logical.Storage, target
 	defer func() { <-known.turn }()
 	// A mint is in the index before it looks whether this is made.
 	m.installed.mark(known, false)
-	if m.Index.Needs(idle.Key) || m.installed.isReserved(known) {
+	if m.Index.Needs(idle.Key) || m.installed.isReserved(idle.Key) {
 		return ErrNeeded
 	}
 	// A role that was being written is stored by now.
@@ -274,8 +276,11 @@ func (m *Manager) Disown(ctx context.Context, storage logical.Storage, idle ledg
 // loadInstallations reads what storage knows. It tries again until life ends.
 func (m *Manager) loadInstallations(storage logical.Storage) {
 	for m.life.Err() == nil {
-		stored, err := ledger.Installations(m.life, storage)
+		stored, damaged, err := ledger.Installations(m.life, storage)
 		if err == nil {
+			if len(damaged) > 0 {
+				m.Log.Error("what has been installed at targets is not all known: records can't be read", "installations", damaged)
+			}
 			m.installed.mu.Lock()
 			defer m.installed.mu.Unlock()
 			for _, one := range stored {

@@ -6,6 +6,7 @@ package lifecycle
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -58,6 +59,9 @@ type Manager struct {
 	lanes  map[string]*lane         // by target
 	mints  map[string]chan struct{} // under way, by grant; closed when they are over
 
+	records [64]sync.Mutex // of grants that share one, by a hash of their ids
+	seed    maphash.Seed
+
 	installed installations
 
 	idMu     sync.Mutex
@@ -66,7 +70,7 @@ type Manager struct {
 
 // New makes a manager that does nothing yet.
 func New(log hclog.Logger, now func() time.Time) *Manager {
-	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), Metrics: telemetry.New(), actors: map[string]*actor{}, lanes: map[string]*lane{}, mints: map[string]chan struct{}{}}
+	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), Metrics: telemetry.New(), actors: map[string]*actor{}, lanes: map[string]*lane{}, mints: map[string]chan struct{}{}, seed: maphash.MakeSeed()}
 	m.life, m.close = context.WithCancel(context.Background())
 	return m
 }
@@ -86,10 +90,10 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 		able, err := writes()
 		switch {
 		case err == nil && able:
+			m.loadInstallations(storage) // so that they are known, too, once the index is
 			started := m.Now()
 			if m.Index.Rebuild(m.life, storage, m.Log, m.Now) == nil { // fails when life ends
 				m.Metrics.Rebuilt(m.Now().Sub(started))
-				m.loadInstallations(storage)
 				if m.Rebuilt != nil {
 					m.Rebuilt(storage)
 				}

@@ -116,7 +116,11 @@ func (m *Manager) renew(ctx context.Context, storage logical.Storage, order Rene
 	grant.Handle = order.Handle
 	if !end.Equal(grant.ExpiresAt) {
 		grant.ExpiresAt = end
-		if err := m.write(ctx, storage, grant); err != nil {
+		err := m.writePending(ctx, storage, grant)
+		if errors.Is(err, ErrOvertaken) {
+			return ledger.Grant{}, notRenewed("its grant is to end")
+		}
+		if err != nil {
 			return ledger.Grant{}, err
 		}
 	}

@@ -92,6 +92,6 @@ func (m *Manager) keepHandle(ctx context.Context, storage logical.Storage, grant
 		if known, err := m.find(ctx, storage, grant.ID); err != nil || known.State != ledger.Pending {
 			return errors.Join(err, ErrOvertaken)
 		}
-		return m.write(ctx, storage, grant)
+		return m.writePending(ctx, storage, grant)
 	})
 }

@@ -3,6 +3,7 @@ package sweep
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -13,13 +14,19 @@ import (
 
 // remove removes from the targets what no role and no grant needs any more. What
 // fails is tried again a minute later.
-func (s *Sweeper) remove(ctx context.Context, storage logical.Storage) (removed int) {
+func (s *Sweeper) remove(ctx context.Context, storage logical.Storage, now time.Time) (removed int) {
+	step := RemoveStep{At: now, Staying: map[string]int{}}
+	defer func() {
+		step.Removed = removed
+		s.note(func(status *Status) { status.Remove = step })
+	}()
 	idle := s.Grants.Idle()
 	if len(idle) == 0 {
 		return 0
 	}
 	needed, err := s.Needed(ctx, storage)
 	if err != nil { // and so for each
+		step.Problem = problem(err)
 		s.Log.Warn("what is installed at targets is not removed: what roles need is not known", "error", err)
 		return 0
 	}
@@ -36,6 +43,8 @@ func (s *Sweeper) remove(ctx context.Context, storage logical.Storage) (removed 
 			delete(s.staying, installation.Key)
 		case errors.Is(err, lifecycle.ErrNeeded): // by a mint that has just come
 		default:
+			step.Staying[installation.Target]++
+			step.Problem = problem(err)
 			level := hclog.Warn
 			if s.staying[installation.Key] || lifecycle.Unanswered(err) {
 				level = hclog.Debug // it has been said, or that the target does not answer

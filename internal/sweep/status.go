@@ -12,6 +12,7 @@ type Status struct {
 	Step    string // of a sweep that is under way; empty between sweeps
 	Begun   time.Time
 	End     EndStep
+	Remove  RemoveStep
 	Pack    PackStep
 	Retire  RetireStep
 	Tidy    TidyStep
@@ -27,6 +28,14 @@ type Status struct {
 type EndStep struct {
 	At            time.Time
 	Ended, Failed int // grants
+}
+
+// RemoveStep removed what had been installed at targets and nothing needs any more.
+type RemoveStep struct {
+	At      time.Time
+	Removed int
+	Staying map[string]int // by target, what could not be removed
+	Problem string         // the last one, or why nothing is removed
 }
 
 // PackStep moved finished grants into the history.

@@ -5,6 +5,7 @@ package sweep
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,6 +59,7 @@ type Sweeper struct {
 	asked       atomic.Bool // all steps are to be taken, whenever they were taken last
 	mu          sync.Mutex
 	tries       map[string]try    // by grant, of those that failed
+	messes      map[string]try    // by grant, of those that could not be tidied up after
 	away        map[string]error  // by target, of those that did not answer in this sweep
 	unreachable map[string]string // of the grants that failed, the targets that aren't there
 	staying     map[string]bool   // the installations whose removal has failed, which has been said
@@ -148,6 +150,9 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 	defer keeping.Wait()
 	if ctx.Err() == nil {
 		keeping.Go(func() { s.keep(ctx, storage, now) })
+		if asked {
+			s.note(func(*Status) { s.messes = nil })
+		}
 		s.TidyUp(storage)
 	}
 	if step("end", new(time.Time), 0) {
@@ -155,7 +160,7 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		s.note(func(status *Status) { status.End = EndStep{At: now, Ended: result.Ended, Failed: result.Failed} })
 	}
 	if step("remove", new(time.Time), 0) {
-		result.Removed = s.remove(ctx, storage)
+		result.Removed = s.remove(ctx, storage, now)
 	}
 	settings, err := s.Settings(ctx, storage)
 	if err != nil {
@@ -212,6 +217,12 @@ func (s *Sweeper) endDue(ctx context.Context, storage logical.Storage, now time.
 		if len(overdue) == 0 {
 			return
 		}
+		overdue = slices.DeleteFunc(overdue, func(grant ledger.Grant) bool {
+			if grant.State == ledger.Dead { // TidyUp's; unless it is found alive again
+				s.Grants.Index.Retry(grant.ID, now.Add(lastPause))
+			}
+			return grant.State == ledger.Dead
+		})
 		s.endAll(ctx, storage, overdue, result)
 	}
 }

@@ -5,17 +5,19 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
 // TidyUp begins, unless it is under way, to remove what is left at targets of
 // credentials that are dead, and returns. It is apart from a sweep: where a target
 // throttles it takes long, and what lives must not wait for it.
 func (s *Sweeper) TidyUp(storage logical.Storage) {
-	if len(s.Grants.Index.Untidy()) == 0 || !s.tidying.CompareAndSwap(false, true) {
+	if s.tidying.Load() || s.Grants.Index.CountUntidy() == 0 || !s.tidying.CompareAndSwap(false, true) {
 		return
 	}
 	s.Grants.Behind(func(ctx context.Context) {
@@ -25,7 +27,7 @@ func (s *Sweeper) TidyUp(storage logical.Storage) {
 			if tidied > 0 || failed > 0 {
 				s.Log.Info("tidied up", "tidied", tidied, "failed", failed)
 			}
-			// What has come meanwhile; what failed waits for the next minute.
+			// What has come meanwhile.
 			if ctx.Err() != nil || tidied == 0 || !s.tidying.CompareAndSwap(false, true) {
 				return
 			}
@@ -38,7 +40,7 @@ func (s *Sweeper) tidyUp(ctx context.Context, storage logical.Storage) (tidied, 
 	turns := make(chan struct{}, atOnce)
 	var mu sync.Mutex
 	var all sync.WaitGroup
-	for _, grant := range s.Grants.Index.Untidy() {
+	for _, grant := range s.untidy() {
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
@@ -50,13 +52,51 @@ func (s *Sweeper) tidyUp(ctx context.Context, storage logical.Storage) (tidied, 
 				return
 			}
 			failed++
-			if !errors.Is(err, lifecycle.ErrClosed) {
-				s.Log.Debug("what is left of a dead credential could not be removed; it is tried again in a minute", "grant_id", grant.ID, "target", grant.Target, "error", err)
-			}
+			s.tidyAgain(grant, err)
 		})
 	}
 	all.Wait()
 	return tidied, failed
+}
+
+// untidy are the grants that it is time to tidy up after.
+func (s *Sweeper) untidy() (due []ledger.Grant) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, left := s.Grants.Now(), map[string]try{}
+	for _, grant := range s.Grants.Index.Untidy() {
+		tried, failed := s.messes[grant.ID]
+		if failed {
+			left[grant.ID] = tried
+		}
+		if !now.Before(tried.next) {
+			due = append(due, grant)
+		}
+	}
+	s.messes = left // without those that are gone
+	return due
+}
+
+// tidyAgain has a grant tidied up after again later. What is dead is in no hurry, and
+// what can't be removed would be asked for each minute.
+func (s *Sweeper) tidyAgain(grant ledger.Grant, err error) {
+	if errors.Is(err, lifecycle.ErrClosed) || errors.Is(err, context.Canceled) {
+		return
+	}
+	s.mu.Lock()
+	if s.messes == nil {
+		s.messes = map[string]try{}
+	}
+	tried, again := s.messes[grant.ID]
+	tried.pause = min(max(2*tried.pause, firstPause), lastPause)
+	tried.next = s.Grants.Now().Add(tried.pause)
+	s.messes[grant.ID] = tried
+	s.mu.Unlock()
+	level := hclog.Warn
+	if again || lifecycle.Unanswered(err) || errors.Is(err, provider.ErrUnavailable) || errors.Is(err, ErrUnreachable) {
+		level = hclog.Debug // it has been said, or is no more than that the target is slow
+	}
+	s.Log.Log(level, "what is left of a dead credential could not be removed", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "handle", grant.Handle, "again_in", tried.pause, "error", err)
 }
 
 func (s *Sweeper) tidyOne(ctx context.Context, storage logical.Storage, targets *opener, grant ledger.Grant) error {

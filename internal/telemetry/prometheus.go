@@ -86,6 +86,7 @@ func (s Snapshot) Text() []byte {
 	})
 	t.gauge(s, "precision_live_grants", "Grants whose credentials may work.", func(p Present) *int { return p.Live })
 	t.gauge(s, "precision_unended_grants", "Grants that are to end and could not be ended yet.", func(p Present) *int { return p.Unended })
+	t.gauge(s, "precision_untidy_grants", "Grants that are dead, and of which something is left at the target.", func(p Present) *int { return p.Untidy })
 	t.gauge(s, "precision_target_up", "0 while the target does not answer.", func(p Present) *int { return new(truth(p.Answers)) })
 	t.gauge(s, "precision_mints_under_way", "Mints that the target has not answered yet.", func(p Present) *int { return &p.UnderWay.Mints })
 	t.gauge(s, "precision_revokes_under_way", "Revokes that the target has not answered yet.", func(p Present) *int { return &p.UnderWay.Revokes })

@@ -28,6 +28,7 @@ type Present struct {
 	Since    *time.Time `json:"unanswered_since,omitempty"`
 	Live     *int       `json:"live_grants,omitempty"`    // nil while the ledger is not in memory
 	Unended  *int       `json:"unended_grants,omitempty"` // that are to end, and don't yet; nil likewise
+	Untidy   *int       `json:"untidy_grants,omitempty"`  // that are dead, and of which something is left; nil likewise
 	UnderWay UnderWay   `json:"under_way"`
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
@@ -38,6 +39,7 @@ func (a *account) Marked(ctx context.Context, mount string, known func(grant str
 		if mount == "" {
 			return // the path would be everybody's
 		}
+		ctx := circuit.WithUrgency(ctx, circuit.Tidy) // in no hurry
 		pages := iam.NewListUsersPaginator(a.client.iam, &iam.ListUsersInput{PathPrefix: awssdk.String(userPath(mount)), MaxItems: awssdk.Int32(1000)})
 		for pages.HasMorePages() {
 			page, err := pages.NextPage(ctx)

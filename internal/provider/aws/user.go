@@ -190,14 +190,15 @@ func (u *users) kill(ctx context.Context, handle provider.Handle) error {
 }
 
 // tidy deletes a user that has neither policy nor known key left, and fences it
-// where that fails.
+// where that fails: but not where AWS throttles. There, a fence would take the turn of
+// what kills another user, and make this one harder to delete.
 func (u *users) tidy(ctx context.Context, handle provider.Handle) error {
 	user, err := userOf(handle)
 	if err != nil {
 		return err
 	}
 	err = u.deleteBareUser(circuit.WithUrgency(ctx, circuit.Tidy), user, handle)
-	if err != nil && !errors.Is(err, errNotOurs) {
+	if err != nil && !errors.Is(err, errNotOurs) && !throttled(err) && !errors.Is(err, provider.ErrUnavailable) {
 		return errors.Join(err, u.denyAll(ctx, user))
 	}
 	return err

@@ -1,0 +1,119 @@
+package aws
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+)
+
+// iamSays opens an account whose IAM API answers each action with an error's code, or
+// with nothing where it has none; called says what was asked.
+func iamSays(t *testing.T, code func(action string) string) (opened *account, called func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var calls []string
+	server := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
+		if err := request.ParseForm(); err != nil {
+			t.Error(err)
+		}
+		action := request.Form.Get("Action")
+		mu.Lock()
+		calls = append(calls, action)
+		mu.Unlock()
+		if said := code(action); said != "" {
+			writer.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(writer, errorAnswer(said))
+			return
+		}
+		_, _ = io.WriteString(writer, "<"+action+"Response><"+action+"Result></"+action+"Result></"+action+"Response>")
+	}))
+	t.Cleanup(server.Close)
+	opened, err := open(provider.Settings{"region": "eu-west-1", "access_key": "AKIA", "secret_key": "x", "iam_endpoint": server.URL, "max_retries": 0}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return opened, func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(calls)
+	}
+}
+
+var someUser = provider.Handle{handleUser: "precision-002da961aaaaaaaaaaaaaaaa", handleKey: "AKIAX"}
+
+// Tidying up after a dead user that AWS throttles makes no call that would go before
+// those that kill others.
+func TestTidyingUpTakesNoKillsTurn(t *testing.T) {
+	opened, called := iamSays(t, func(action string) string {
+		if action == "DeleteUser" {
+			return "Throttling"
+		}
+		return ""
+	})
+	if err := opened.Tidy(t.Context(), someUser); err == nil {
+		t.Error("a user that is still there was said to be gone")
+	}
+	if calls := called(); !slices.Equal(calls, []string{"DeleteUser"}) {
+		t.Errorf("calls %q", calls)
+	}
+}
+
+// Where AWS refuses for good, what is left of a user is fenced.
+func TestAUserThatStaysIsFenced(t *testing.T) {
+	opened, called := iamSays(t, func(action string) string {
+		if action == "DeleteUser" {
+			return "AccessDenied"
+		}
+		return ""
+	})
+	if err := opened.Revoke(t.Context(), someUser); err == nil {
+		t.Error("a user that is still there was said to be gone")
+	}
+	if calls := called(); calls[len(calls)-1] != "PutUserPolicy" {
+		t.Errorf("calls %q", calls)
+	}
+}
+
+// A user that was never made is dead, and there is nothing to tidy up.
+func TestAUserThatWasNeverMadeIsDead(t *testing.T) {
+	for name, end := range map[string]func(*account) error{
+		"kill": func(opened *account) error {
+			opened.client.limiter.Answered(true)
+			_, err := opened.Kill(t.Context(), someUser)
+			return err
+		},
+		"kill without a key": func(opened *account) error {
+			opened.client.limiter.Answered(true)
+			_, err := opened.Kill(t.Context(), provider.Handle{handleUser: someUser[handleUser]})
+			return err
+		},
+		"tidy":   func(opened *account) error { return opened.Tidy(t.Context(), someUser) },
+		"revoke": func(opened *account) error { return opened.Revoke(t.Context(), someUser) },
+	} {
+		opened, _ := iamSays(t, func(string) string { return "NoSuchEntity" })
+		if err := end(opened); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Where the engine may not ask whose a user is, what others have added stays, and the
+// user is not called gone.
+func TestAUserOfUnknownMark(t *testing.T) {
+	opened, called := iamSays(t, func(action string) string {
+		return map[string]string{"DeleteUser": "DeleteConflict", "GetUser": "AccessDenied"}[action]
+	})
+	if err := opened.Tidy(t.Context(), someUser); err == nil {
+		t.Error("a user that is still there was said to be gone")
+	}
+	for _, call := range called() {
+		if slices.Contains([]string{"ListMFADevices", "DeleteLoginProfile", "ListUserPolicies", "DetachUserPolicy"}, call) {
+			t.Errorf("%s was called on a user of unknown mark", call)
+		}
+	}
+}
