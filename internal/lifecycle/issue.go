@@ -43,8 +43,8 @@ type Order struct {
 	// and before it is written down. What it takes stays taken whatever becomes of
 	// the grant.
 	Claim func(context.Context, ledger.Grant) error
-	// Confirm is asked, if set, once the credential exists. What it refuses is ended
-	// at once.
+	// Confirm is asked, if set, once the credential exists: what it refuses is ended
+	// at once. Of a renewal it is asked right before the end is moved.
 	Confirm func(context.Context) error
 	// Limit refuses, if set, a grant for which there is no room among those that
 	// live: with a *FullError where one of them may give way, if there is Replace. It
