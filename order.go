@@ -34,13 +34,11 @@ func (b *backend) order(ctx context.Context, req *logical.Request, data *framewo
 			return lifecycle.Order{}, nil, err
 		}
 	}
-	cut, refusal := b.admitMint(ctx, req, data, stored, &order)
+	cuts, refusal := b.admitMint(ctx, req, data, stored, &order)
 	if refusal != nil && (mints || !refuses(refusal)) {
 		return lifecycle.Order{}, nil, refusal
 	}
-	if cut != "" {
-		warnings = append(warnings, cut)
-	}
+	warnings = append(warnings, cuts...)
 	if !mints {
 		warnings = append(warnings, b.foresee(order, stored.rules, refusal)...)
 	}

@@ -139,22 +139,6 @@ func noRequest(id string) error {
 	return invalid.Field("id", id, "no such request exists", "give the id that requests answered, or list requests/")
 }
 
-// groupsOf are the ids of the groups that an entity is in.
-func (b *backend) groupsOf(entity string) ([]string, error) {
-	if entity == "" {
-		return nil, nil
-	}
-	groups, err := b.System().GroupsForEntity(entity)
-	if err != nil {
-		return nil, fmt.Errorf("asking Vault for the caller's groups: %w", err)
-	}
-	ids := make([]string, 0, len(groups))
-	for _, group := range groups {
-		ids = append(ids, group.ID)
-	}
-	return ids, nil
-}
-
 func (b *backend) approveRequest(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	return b.decide(ctx, req, data, "approved", approval.Request.Approve)
 }

@@ -111,7 +111,7 @@ func (r Rules) checkIdentity(caller Caller) error {
 	}
 	groups, err := caller.Groups()
 	if err != nil {
-		return fmt.Errorf("asking for the caller's groups: %w", err)
+		return err // which says what was asked
 	}
 	if !slices.ContainsFunc(groups, func(id string) bool { return slices.Contains(r.groupIDs, id) }) {
 		return invalid.Deny("the role is not for the caller's groups", "ask as a member of one in its bound_group_ids")
