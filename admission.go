@@ -136,9 +136,13 @@ func (b *backend) admit(storage logical.Storage, rules admission.Rules, caller a
 		order.Limit = func(counts ledger.Counts) error { return full(limits, *order, counts.Live) }
 		if limits.Replace {
 			order.Replace = func(ctx context.Context, grant ledger.Grant) error { return b.replace(ctx, storage, grant) }
+		} else if b.grants.Ready() {
+			// Whether there is room is decided later. Where there is none now, neither
+			// target nor approvals are asked for more.
+			err = full(limits, *order, func(query ledger.Query) int { return b.grants.Index.Count(query, now) })
 		}
 	}
-	return warning, nil
+	return warning, err
 }
 
 // full says whether a role's limits leave no room for an order.
@@ -167,16 +171,9 @@ func (b *backend) replace(ctx context.Context, storage logical.Storage, grant le
 	})
 }
 
-// foresee says, as warnings, what a read of an order's credential would be refused
-// for now.
-func (b *backend) foresee(order lifecycle.Order, rules admission.Rules, refusal error) []string {
-	if refusal == nil && order.Limit != nil && order.Replace == nil && b.grants.Ready() {
-		refusal = full(rules.Limits(), order, func(query ledger.Query) int { return b.grants.Index.Count(query, b.grants.Now()) })
-	}
-	if refusal == nil {
-		return nil
-	}
-	return []string{fmt.Sprintf("a credential would be refused now: %s", refusal)}
+// foresee says, as a warning, what a read of a credential would be refused for now.
+func foresee(refusal error) string {
+	return fmt.Sprintf("a credential would be refused now: %s", refusal)
 }
 
 // caller is who reads a credential, as far as Vault says.

@@ -143,11 +143,13 @@ func (b *backend) admitMint(ctx context.Context, req *logical.Request, data *fra
 		if stands, cut, err = b.claimApproval(ctx, req, data, stored, order); err != nil {
 			return nil, err
 		}
-		warnings = append(warnings, cut)
+		if cut != "" {
+			warnings = append(warnings, cut)
+		}
 	}
 	cut, err := b.admit(req.Storage, stored.rules, b.caller(callerAddress(req), req.EntityID), order)
-	if err != nil {
-		return nil, err
+	if cut != "" {
+		warnings = append(warnings, cut)
 	}
 	if replace := order.Replace; replace != nil {
 		admitted := *order
@@ -159,8 +161,7 @@ func (b *backend) admitMint(ctx context.Context, req *logical.Request, data *fra
 			return replace(ctx, oldest)
 		}
 	}
-	warnings = append(warnings, cut)
-	return slices.DeleteFunc(warnings, func(warning string) bool { return warning == "" }), nil
+	return warnings, err
 }
 
 // claimApproval has an order use up the approval that its role asks for. stands says

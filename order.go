@@ -39,8 +39,8 @@ func (b *backend) order(ctx context.Context, req *logical.Request, data *framewo
 		return lifecycle.Order{}, nil, refusal
 	}
 	warnings = append(warnings, cuts...)
-	if !mints {
-		warnings = append(warnings, b.foresee(order, stored.rules, refusal)...)
+	if refusal != nil {
+		warnings = append(warnings, foresee(refusal))
 	}
 	if adviser, able := order.Provider.(provider.Adviser); able {
 		warnings = append(warnings, adviser.Advise(order.Scope, order.Bounds).Mint...)

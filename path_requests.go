@@ -89,7 +89,7 @@ func (b *backend) openRequestFor(ctx context.Context, req *logical.Request, data
 	admitted := order
 	_, err = b.admit(req.Storage, stored.rules, b.caller(callerAddress(req), req.EntityID), &admitted)
 	if denied := new(invalid.Denied); errors.As(err, &denied) {
-		warnings = append(warnings, b.foresee(admitted, stored.rules, err)...)
+		warnings = append(warnings, foresee(err))
 	} else if err != nil {
 		return refuse(err)
 	}
