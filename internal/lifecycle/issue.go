@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -107,7 +106,8 @@ func (o Order) compile(expiresAt time.Time) (provider.Policy, error) {
 	return policy, nil
 }
 
-// Issue mints a credential: one write to storage, before the target is called.
+// Issue mints a credential: one write to storage, before the target is called, and
+// another after that where only the target could say what the credential is ended by.
 //
 // The mint has a context of its own. Vault drops the answer to a caller who has
 // hung up, without a lease and without a revoke; so if ctx has ended by the
@@ -216,7 +216,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, ErrOvertaken
 	}
-	if order.Replace != nil && !maps.Equal(handle, grant.Handle) {
+	if credential.Unforeseen {
 		if err := m.keepHandle(ctx, storage, grant); err != nil {
 			m.abandon(ctx, storage, order, grant, ledger.MintFailed)
 			return Issued{}, err
