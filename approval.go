@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
@@ -173,6 +174,10 @@ func (b *backend) claimApproval(ctx context.Context, req *logical.Request, data 
 	}
 	if order.EntityID == "" {
 		return nil, "", invalid.Deny("the role asks for approvals, and the caller's token belongs to no entity that could have one", "log in by a method that has entities; root tokens have none")
+	}
+	// Before anything gives way here to what is minted elsewhere.
+	if b.System().ReplicationState().HasState(consts.ReplicationPerformanceSecondary) && !b.System().LocalMount() {
+		return nil, "", logical.ErrReadOnly // which makes Vault ask the primary
 	}
 	wanted, err := bindingOf(*order, stored, parametersOf(req, data))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
@@ -299,6 +300,29 @@ func TestRequestsOfOneTag(t *testing.T) {
 	}
 	if answer, err := e.by("alice", logical.UpdateOperation, "requests/"+id+"/cancel", nil); err == nil && !answer.IsError() {
 		t.Error("alice has cancelled mallory's request")
+	}
+}
+
+// At a secondary, approvals are the primary's: it is asked before anything is ended here
+// to make room.
+func TestApprovalsAreThePrimarys(t *testing.T) {
+	for local, want := range map[bool]error{false: logical.ErrReadOnly, true: nil} {
+		e := newApprovalEngine(t)
+		e.do(logical.UpdateOperation, "roles/two", map[string]any{"max_active": 1, "on_limit": "replace", "approval_uses": 2})
+		e.approved("T-1")
+		if err := e.take("T-1"); err != nil {
+			t.Fatal(err)
+		}
+		e.backend = e.open(&logical.StaticSystemView{
+			DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour, LocalMountVal: local,
+			ReplicationStateVal: consts.ReplicationPerformanceSecondary | consts.ReplicationDRDisabled,
+		})
+		t.Cleanup(func() { e.Cleanup(context.Background()) })
+		ends := 0
+		e.target.OnRevoke = func() error { ends++; return nil }
+		if err := e.take("T-1"); !errors.Is(err, want) || (ends > 0) != local {
+			t.Errorf("local: %t: the read came to %v, and %d gave way", local, err, ends)
+		}
 	}
 }
 
