@@ -175,7 +175,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		return Issued{}, err
 	}
 	credential, called, err := m.mint(ctx, order, grant, policy)
-	if errors.Is(err, provider.ErrNotInstalled) {
+	if errors.As(err, new(*provider.NotMade)) && errors.Is(err, provider.ErrNotInstalled) {
 		if err = m.install(ctx, storage, needed, true); err == nil {
 			credential, called, err = m.mint(ctx, order, grant, policy)
 		}
@@ -194,10 +194,13 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		return Issued{}, fmt.Errorf("minting on target %q: %w", order.Target, err)
 	}
 	grant.Handle = credential.Handle
-	remaining := expiresAt.Sub(m.Now())
-	if order.Confirm != nil {
-		err = order.Confirm(ctx)
+	if credential.Unforeseen {
+		err = m.keepHandle(ctx, storage, grant)
 	}
+	if err == nil && order.Confirm != nil {
+		err = order.Confirm(ctx) // last, so that little time is left for what it asks about
+	}
+	remaining := expiresAt.Sub(m.Now())
 	switch {
 	case err != nil:
 		cause := ledger.MintFailed
@@ -215,12 +218,6 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	case !m.Index.Minted(grant):
 		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, ErrOvertaken
-	}
-	if credential.Unforeseen {
-		if err := m.keepHandle(ctx, storage, grant); err != nil {
-			m.abandon(ctx, storage, order, grant, ledger.MintFailed)
-			return Issued{}, err
-		}
 	}
 	// A lease of 0 s would mean the mount's default to Vault, so the last
 	// fraction of a second counts as one; the target's own end is exact.
