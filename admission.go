@@ -49,8 +49,8 @@ func changeAdmission(texts admission.Texts, data *framework.FieldData) (admissio
 		"not_before": &texts.NotBefore, "not_after": &texts.NotAfter, "on_limit": &texts.OnLimit,
 	}
 	for name := range admissionFields() {
-		if text, given := data.Raw[name].(string); given && strings.TrimSpace(text) == "" {
-			return texts, invalid.Field(name, text, "empty", "give a value, or leave it out; null in a patch removes it")
+		if err := notEmpty(data, name); err != nil {
+			return texts, err
 		}
 	}
 	for name, value := range strs {
@@ -67,6 +67,23 @@ func changeAdmission(texts admission.Texts, data *framework.FieldData) (admissio
 	change(data, "window_duration", &seconds)
 	texts.WindowDuration = time.Duration(seconds) * time.Second
 	return texts, nil
+}
+
+// notEmpty refuses a field that is given and holds nothing.
+func notEmpty(data *framework.FieldData, name string) error {
+	empty := false
+	switch value := data.Raw[name].(type) {
+	case string:
+		empty = strings.TrimSpace(value) == ""
+	case []any:
+		empty = len(value) == 0
+	case []string:
+		empty = len(value) == 0
+	}
+	if empty {
+		return invalid.Hidden(name, "empty", "give a value, or leave it out; null in a patch removes it")
+	}
+	return nil
 }
 
 // elements are what a list holds, of which the command line writes several with
@@ -115,12 +132,17 @@ func (b *backend) admit(storage logical.Storage, rules admission.Rules, caller a
 	}
 	order.TTL, warning = rules.Cut(order.TTL, now, order.Until)
 	if limits := rules.Limits(); limits.Any() {
+		b.grants.Start(storage, b.writes) // the ledger has to be in memory for that
 		order.Limit = func(counts ledger.Counts) error { return full(limits, *order, counts.Live) }
 		if limits.Replace {
 			order.Replace = func(ctx context.Context, grant ledger.Grant) error { return b.replace(ctx, storage, grant) }
+		} else if b.grants.Ready() {
+			// Whether there is room is decided later. Where there is none now, neither
+			// target nor approvals are asked for more.
+			err = full(limits, *order, func(query ledger.Query) int { return b.grants.Index.Count(query, now) })
 		}
 	}
-	return warning, nil
+	return warning, err
 }
 
 // full says whether a role's limits leave no room for an order.
@@ -149,26 +171,12 @@ func (b *backend) replace(ctx context.Context, storage logical.Storage, grant le
 	})
 }
 
-// foresee says, as warnings, what a read of an order's credential would be refused
-// for now.
-func (b *backend) foresee(order lifecycle.Order, rules admission.Rules, refusal error) []string {
-	if refusal == nil && order.Limit != nil && order.Replace == nil && b.grants.Ready() {
-		refusal = full(rules.Limits(), order, func(query ledger.Query) int { return b.grants.Index.Count(query, b.grants.Now()) })
-	}
-	if refusal == nil {
-		return nil
-	}
-	return []string{fmt.Sprintf("a credential would be refused now: %s", refusal)}
+// foresee says, as a warning, what a read of a credential would be refused for now.
+func foresee(refusal error) string {
+	return fmt.Sprintf("a credential would be refused now: %s", refusal)
 }
 
 // caller is who reads a credential, as far as Vault says.
 func (b *backend) caller(address netip.Addr, entityID string) admission.Caller {
-	return admission.Caller{Address: address, EntityID: entityID, Groups: func() ([]string, error) {
-		groups, err := b.System().GroupsForEntity(entityID)
-		ids := make([]string, len(groups))
-		for i, group := range groups {
-			ids[i] = group.ID
-		}
-		return ids, err
-	}}
+	return admission.Caller{Address: address, EntityID: entityID, Groups: func() ([]string, error) { return b.groupsOf(entityID) }}
 }

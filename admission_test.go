@@ -1,6 +1,7 @@
 package precision
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -305,6 +307,34 @@ func TestLimitsOfARole(t *testing.T) {
 	e.do(logical.UpdateOperation, "roles/reset", map[string]any{"on_limit": "refuse"})
 	_, err = e.try(logical.ReadOperation, "creds/reset/T-4", nil)
 	forbidden(t, err, "max_active is 3")
+}
+
+// A list that is empty drops no restriction, either, as of a script that has found
+// nothing.
+func TestEmptyListsDropNothing(t *testing.T) {
+	e := newEngine(t)
+	for _, field := range []string{"bound_cidrs", "bound_entity_ids", "bound_group_ids", "approver_group_ids"} {
+		for _, empty := range []any{[]any{}, []string{}, "", " ", []any{""}} {
+			if answer, err := e.try(logical.UpdateOperation, "roles/reset", map[string]any{field: empty, "approvals": 1}); err != nil || !answer.IsError() || !strings.Contains(answer.Error().Error(), field) {
+				t.Errorf("%s: %#v is taken: %v %v", field, empty, answer, err)
+			}
+		}
+	}
+}
+
+// As after a plugin's restart of which Vault says nothing, the first read that has to
+// know what lives has the ledger read.
+func TestLimitsHaveTheLedgerRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		t.Cleanup(func() { e.Cleanup(context.Background()) })
+		e.do(logical.UpdateOperation, "roles/reset", map[string]any{"max_active": 1})
+		e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+		e.backend = e.open(e.System())
+		t.Cleanup(func() { e.Cleanup(context.Background()) })
+		_, err := e.try(logical.ReadOperation, "creds/reset/T-1", nil)
+		forbidden(t, err, "max_active is 1")
+	})
 }
 
 // What can't be ended, since its target is another by now, leaves no room.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
+	"github.com/hashicorp/vault/sdk/helper/consts"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
@@ -53,8 +54,8 @@ func approvalFields() map[string]*framework.FieldSchema {
 // of another role.
 func (r *role) changeApproval(data *framework.FieldData) (warnings []string, err error) {
 	rule := &r.Approval
-	if text, given := data.Raw["approver_group_ids"].(string); given && strings.TrimSpace(text) == "" {
-		return nil, invalid.Field("approver_group_ids", text, "empty", "give a value, or leave it out; null in a patch removes it")
+	if err := notEmpty(data, "approver_group_ids"); err != nil {
+		return nil, err
 	}
 	if raw, given := data.Raw["approval_uses"]; given && raw != nil && data.Get("approval_uses").(int) == 0 {
 		return nil, invalid.Field("approval_uses", "0", "an approval that is good for nothing", "say how many credentials one approval is good for")
@@ -132,51 +133,76 @@ func shownOf(order lifecycle.Order, parameters map[string]string) approval.Shown
 
 // admitMint holds a read of a credential to all that its role asks for, and to what
 // is frozen. What refuses it is an *invalid.Error or an *invalid.Denied; the
-// warning says what was cut.
-func (b *backend) admitMint(ctx context.Context, req *logical.Request, data *framework.FieldData, stored openRole, order *lifecycle.Order) (warning string, err error) {
+// warnings say what was cut.
+func (b *backend) admitMint(ctx context.Context, req *logical.Request, data *framework.FieldData, stored openRole, order *lifecycle.Order) (warnings []string, err error) {
 	if err := b.checkFrozen(ctx, req.Storage, *order); err != nil {
-		return "", err
+		return nil, err
 	}
-	if err := b.claimApproval(ctx, req, data, stored, order); err != nil {
-		return "", err
+	stands := func(context.Context) error { return nil }
+	if stored.Approval.Needed > 0 {
+		var cut string
+		if stands, cut, err = b.claimApproval(ctx, req, data, stored, order); err != nil {
+			return nil, err
+		}
+		if cut != "" {
+			warnings = append(warnings, cut)
+		}
 	}
-	return b.admit(req.Storage, stored.rules, b.caller(callerAddress(req), req.EntityID), order)
+	cut, err := b.admit(req.Storage, stored.rules, b.caller(callerAddress(req), req.EntityID), order)
+	if cut != "" {
+		warnings = append(warnings, cut)
+	}
+	if replace := order.Replace; replace != nil {
+		admitted := *order
+		// Nobody's credential gives way to one that is refused by now.
+		order.Replace = func(ctx context.Context, oldest ledger.Grant) error {
+			if err := errors.Join(b.checkFrozen(ctx, req.Storage, admitted), stands(ctx)); err != nil {
+				return err
+			}
+			return replace(ctx, oldest)
+		}
+	}
+	return warnings, err
 }
 
-// claimApproval has an order use up the approval that its role asks for. The error
-// is an *invalid.Error or an *invalid.Denied where there is none.
-func (b *backend) claimApproval(ctx context.Context, req *logical.Request, data *framework.FieldData, stored openRole, order *lifecycle.Order) error {
-	if stored.Approval.Needed == 0 {
-		return nil
-	}
+// claimApproval has an order use up the approval that its role asks for. stands says
+// whether that is still there; cut is what the reader should know. The error is an
+// *invalid.Error or an *invalid.Denied where there is none.
+func (b *backend) claimApproval(ctx context.Context, req *logical.Request, data *framework.FieldData, stored openRole, order *lifecycle.Order) (stands func(context.Context) error, cut string, err error) {
 	if order.Task == "" {
-		return invalid.Field("task", "", "missing: the role asks for approvals, and each is for one task", "read creds/"+order.Role+"/<task>")
+		return nil, "", invalid.Field("task", "", "missing: the role asks for approvals, and each is for one task", "read creds/"+order.Role+"/<task>")
 	}
 	if order.EntityID == "" {
-		return invalid.Deny("the role asks for approvals, and the caller's token belongs to no entity that could have one", "log in by a method that has entities; root tokens have none")
+		return nil, "", invalid.Deny("the role asks for approvals, and the caller's token belongs to no entity that could have one", "log in by a method that has entities; root tokens have none")
+	}
+	// Before anything gives way here to what is minted elsewhere.
+	if b.System().ReplicationState().HasState(consts.ReplicationPerformanceSecondary) && !b.System().LocalMount() {
+		return nil, "", logical.ErrReadOnly // which makes Vault ask the primary
 	}
 	wanted, err := bindingOf(*order, stored, parametersOf(req, data))
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	found, err := b.standing(ctx, req.Storage, wanted)
 	if errors.Is(err, errNoRequest) {
-		return needsRequest(req, data, *order, stored)
+		return nil, "", needsRequest(req, data, *order, stored)
 	}
 	if err != nil {
-		return err
+		return nil, "", err
 	}
 	if order.TTL > found.TTL {
 		if _, given := data.GetOk("ttl"); given {
-			return invalid.Field("ttl", order.TTL.String(), fmt.Sprintf("longer than request %s was approved for, %s", found.ID, found.TTL), "ask for less")
+			return nil, "", invalid.Field("ttl", order.TTL.String(), fmt.Sprintf("longer than request %s was approved for, %s", found.ID, found.TTL), "ask for less")
 		}
+		cut = fmt.Sprintf("ttl of %s was cut to %s: request %s was approved for that", order.TTL, found.TTL, found.ID)
 		order.TTL = found.TTL
 	}
 	order.Approval = found.ID
 	order.Claim = func(ctx context.Context, grant ledger.Grant) error {
 		return b.useRequest(ctx, req.Storage, found.ID, wanted, grant.ID, grant.ExpiresAt)
 	}
-	return nil
+	stands = func(ctx context.Context) error { return b.usable(ctx, req.Storage, found.ID, wanted) }
+	return stands, cut, nil
 }
 
 // needsRequest says how to open a request for the order. None is opened by a read:

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/strictjson"
@@ -46,6 +47,12 @@ func checkName(field, value string, longest int) error {
 func nameIn(data *framework.FieldData, field string) (string, error) {
 	name := data.Get(field).(string)
 	return name, checkName(field, name, maxName)
+}
+
+// reasonIn reads why something is done.
+func reasonIn(data *framework.FieldData) (string, error) {
+	reason := strings.TrimSpace(data.Get("reason").(string))
+	return reason, approval.CheckReason(reason)
 }
 
 // maxDuration is longer than a credential for one task can have to live, and as

@@ -220,6 +220,32 @@ func TestFreezeOfRenewalsAndApprovals(t *testing.T) {
 	}
 }
 
+// A renewal that waits for another when a freeze answers is refused: nothing is moved
+// any more.
+func TestFreezeMeetsRenewalsThatWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		t.Cleanup(func() { e.Cleanup(context.Background()) })
+		e.do(logical.CreateOperation, "roles/long", map[string]any{"target": "db", "action": "reset", "resource": "one", "ttl": "10m", "renewable": true})
+		lease := e.do(logical.ReadOperation, "creds/long/T-1", nil).Secret
+		moving, asked := make(chan struct{}), 0
+		e.target.OnRenew = func() error { asked++; <-moving; return nil }
+		renewed := make(chan error, 2)
+		for range 2 {
+			go func() {
+				_, err := e.HandleRequest(context.Background(), &logical.Request{Operation: logical.RenewOperation, Path: "creds/long/T-1", Secret: kept(t, lease), Storage: e.storage})
+				renewed <- err
+			}()
+		}
+		synctest.Wait()
+		e.do(logical.UpdateOperation, "freeze", map[string]any{"role": "long", "reason": "INC-7"})
+		close(moving)
+		if one, other := <-renewed, <-renewed; frozen(one) == frozen(other) || asked != 1 {
+			t.Errorf("the target was asked %d times, and the renewals came to %v and %v", asked, one, other)
+		}
+	})
+}
+
 // A lifted freeze is forgotten after the retention; one that is in force never.
 func TestLiftedFreezesAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -43,6 +43,30 @@ func besides(t *testing.T) (*engine, asking) {
 	return e, far
 }
 
+// A read for which a limit leaves no room does not bother the target.
+func TestAFullRoleAsksNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e, far := besides(t)
+		e.initialize()
+		e.do(logical.UpdateOperation, "roles/far", map[string]any{"max_active": 1})
+		go func() { far.answers <- struct{}{} }() // once
+		e.do(logical.ReadOperation, "creds/far/T-1", nil)
+		refused := make(chan error, 1)
+		go func() {
+			_, err := e.try(logical.ReadOperation, "creds/far/T-2", nil)
+			refused <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-refused:
+			forbidden(t, err, "max_active is 1")
+		default:
+			t.Error("the target is asked for a read that is refused")
+			close(far.answers)
+		}
+	})
+}
+
 // While a target does not answer what it is asked before a mint, it can be written
 // anew, and the others' mints go on.
 func TestATargetThatDoesNotAnswerHoldsUpNoOther(t *testing.T) {

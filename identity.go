@@ -50,6 +50,22 @@ func (b *backend) identityOf(entityID string) func(scope.Reference) (string, err
 	}
 }
 
+// groupsOf are the ids of the groups that an entity is in.
+func (b *backend) groupsOf(entity string) ([]string, error) {
+	if entity == "" {
+		return nil, nil
+	}
+	groups, err := b.System().GroupsForEntity(entity)
+	if err != nil {
+		return nil, fmt.Errorf("asking Vault for the caller's groups: %w", err)
+	}
+	ids := make([]string, 0, len(groups))
+	for _, group := range groups {
+		ids = append(ids, group.ID)
+	}
+	return ids, nil
+}
+
 // ofEntity is the value at a path below identity.entity, empty where there is none.
 func ofEntity(entity *logical.Entity, path string) string {
 	field, rest, _ := strings.Cut(path, ".")

@@ -3,6 +3,7 @@ package precision
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -72,5 +73,39 @@ func TestWhatIsDeadIsTidiedUpLater(t *testing.T) {
 	}
 	if record["untidy"] != false || record["state"] != ledger.Revoked || record["ended_at"] != ended || record["ending"] != ledger.LeaseRevoked || target.tidied.Load() != 1 {
 		t.Errorf("tidied %d times, and the ledger says %v", target.tidied.Load(), record)
+	}
+}
+
+// What is dead leaves room, whatever is left of it at the target; what is to end does
+// not, until it has.
+func TestWhatIsDeadLeavesRoom(t *testing.T) {
+	fake := &providertest.Fake{}
+	target := pressed{fake, &atomic.Int64{}, &atomic.Int64{}}
+	kind := fake.Type()
+	kind.Open = func(provider.Settings, provider.Facts) (provider.Provider, error) { return target, nil }
+	e := newEngineOn(t, fake, kind)
+	e.initialize()
+	target.busy.Store(1000)
+	e.do(logical.UpdateOperation, "roles/reset", map[string]any{"max_active": 1})
+	minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	fake.OnRevoke = func() error { return errors.New("the target is on fire") }
+	if err := e.revokeLease(minted.Secret); err == nil {
+		t.Fatal("a revoke that failed has succeeded")
+	}
+	_, err := e.try(logical.ReadOperation, "creds/reset/T-2", nil)
+	forbidden(t, err, "max_active is 1")
+	fake.OnRevoke = nil
+	for after, restart := range []bool{false, true} {
+		if err := e.revokeLease(minted.Secret); err != nil {
+			t.Fatal(err)
+		}
+		if restart {
+			e.backend = e.open(e.System())
+			e.initialize()
+		}
+		minted = e.do(logical.ReadOperation, fmt.Sprintf("creds/reset/T-%d", 3+after), nil)
+		if fake.Live() != 1 || target.tidied.Load() != 0 {
+			t.Errorf("restarted: %t: %d live, %d tidied", restart, fake.Live(), target.tidied.Load())
+		}
 	}
 }

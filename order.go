@@ -34,15 +34,13 @@ func (b *backend) order(ctx context.Context, req *logical.Request, data *framewo
 			return lifecycle.Order{}, nil, err
 		}
 	}
-	cut, refusal := b.admitMint(ctx, req, data, stored, &order)
+	cuts, refusal := b.admitMint(ctx, req, data, stored, &order)
 	if refusal != nil && (mints || !refuses(refusal)) {
 		return lifecycle.Order{}, nil, refusal
 	}
-	if cut != "" {
-		warnings = append(warnings, cut)
-	}
-	if !mints {
-		warnings = append(warnings, b.foresee(order, stored.rules, refusal)...)
+	warnings = append(warnings, cuts...)
+	if refusal != nil {
+		warnings = append(warnings, foresee(refusal))
 	}
 	if adviser, able := order.Provider.(provider.Adviser); able {
 		warnings = append(warnings, adviser.Advise(order.Scope, order.Bounds).Mint...)

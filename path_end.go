@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -19,9 +17,6 @@ import (
 
 // endAnswer is how long the answer waits for an end: a small one is done by then.
 const endAnswer = 10 * time.Second
-
-// maxReason is how long a reason may be, in bytes.
-const maxReason = 512
 
 func (b *backend) pathEnd() []*framework.Path {
 	fields := map[string]*framework.FieldSchema{
@@ -146,21 +141,6 @@ func (b *backend) endFilter(data *framework.FieldData) (ending.Filter, error) {
 	}
 	filter.All = all
 	return filter, nil
-}
-
-// reasonIn reads why something is done.
-func reasonIn(data *framework.FieldData) (string, error) {
-	reason := strings.TrimSpace(data.Get("reason").(string))
-	const remedy = "say why in a sentence, such as reason=\"INC-7: key leaked\""
-	switch {
-	case reason == "":
-		return "", invalid.Hidden("reason", "missing", remedy)
-	case len(reason) > maxReason:
-		return "", invalid.Field("reason", reason, fmt.Sprintf("longer than %d bytes", maxReason), remedy)
-	case !utf8.ValidString(reason) || strings.ContainsFunc(reason, unicode.IsControl):
-		return "", invalid.Field("reason", reason, "holds a control character", remedy)
-	}
-	return reason, nil
 }
 
 // requester is who makes a request, for the record: what Vault calls him, and the id

@@ -88,8 +88,8 @@ func subjectIn(data *framework.FieldData) (admission.Subject, error) {
 
 // decisionIn reads who freezes or unfreezes, and why.
 func (b *backend) decisionIn(req *logical.Request, data *framework.FieldData) (approval.Decision, error) {
-	reason := data.Get("reason").(string)
-	return approval.Decision{Entity: req.EntityID, DisplayName: req.DisplayName, At: b.grants.Now().UTC(), Reason: reason}, approval.CheckReason(reason)
+	reason, err := reasonIn(data)
+	return approval.Decision{Entity: req.EntityID, DisplayName: req.DisplayName, At: b.grants.Now().UTC(), Reason: reason}, err
 }
 
 // subjectExists refuses what is not there: a misspelt name would freeze nothing.

@@ -89,7 +89,7 @@ func (b *backend) openRequestFor(ctx context.Context, req *logical.Request, data
 	admitted := order
 	_, err = b.admit(req.Storage, stored.rules, b.caller(callerAddress(req), req.EntityID), &admitted)
 	if denied := new(invalid.Denied); errors.As(err, &denied) {
-		warnings = append(warnings, b.foresee(admitted, stored.rules, err)...)
+		warnings = append(warnings, foresee(err))
 	} else if err != nil {
 		return refuse(err)
 	}
@@ -137,22 +137,6 @@ func (b *backend) decide(ctx context.Context, req *logical.Request, data *framew
 
 func noRequest(id string) error {
 	return invalid.Field("id", id, "no such request exists", "give the id that requests answered, or list requests/")
-}
-
-// groupsOf are the ids of the groups that an entity is in.
-func (b *backend) groupsOf(entity string) ([]string, error) {
-	if entity == "" {
-		return nil, nil
-	}
-	groups, err := b.System().GroupsForEntity(entity)
-	if err != nil {
-		return nil, fmt.Errorf("asking Vault for the caller's groups: %w", err)
-	}
-	ids := make([]string, 0, len(groups))
-	for _, group := range groups {
-		ids = append(ids, group.ID)
-	}
-	return ids, nil
 }
 
 func (b *backend) approveRequest(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {

@@ -66,6 +66,7 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 	if err != nil {
 		return nil, bare(err)
 	}
+	order.Confirm = func(ctx context.Context) error { return b.checkFrozen(ctx, req.Storage, order) }
 	renewed, err := b.grants.Renew(ctx, req.Storage, lifecycle.RenewOrder{Order: order, ID: data.GrantID, Handle: data.Handle, Minted: data.Renewal.Minted})
 	if err != nil {
 		return nil, bare(err)

@@ -1,6 +1,7 @@
 package precision
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -262,12 +263,33 @@ func (b *backend) standing(ctx context.Context, storage logical.Storage, wanted 
 // it returns: nobody else can take it, here or after a crash.
 func (b *backend) useRequest(ctx context.Context, storage logical.Storage, id string, minted approval.Binding, grant string, until time.Time) error {
 	_, err := b.changeRequest(ctx, storage, id, func(of approval.Request, version string) (approval.Request, error) {
-		if minted.Version != version {
-			return of, invalid.Deny("the role was written anew while the credential was being prepared", "open a request for the role as it is now")
+		if err := sameVersion(minted, version); err != nil {
+			return of, err
 		}
 		return of.Use(minted, grant, until, b.grants.Now())
 	})
 	return err
+}
+
+// usable refuses where a use of a request can't be taken any more.
+func (b *backend) usable(ctx context.Context, storage logical.Storage, id string, minted approval.Binding) error {
+	found, err := b.findRequest(ctx, storage, id)
+	if err != nil {
+		return err
+	}
+	version, err := b.roleVersion(ctx, storage, minted.Role)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(sameVersion(minted, version), found.Admits(minted, b.grants.Now()))
+}
+
+// sameVersion refuses what its role was written anew for.
+func sameVersion(minted approval.Binding, version string) error {
+	if minted.Version != version {
+		return invalid.Deny("the role was written anew while the credential was being prepared", "open a request for the role as it is now")
+	}
+	return nil
 }
 
 // unfinishedRequests are the requests that something can still become of, in the

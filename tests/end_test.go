@@ -6,7 +6,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -172,11 +171,7 @@ func TestEndOutlivesThePlugin(t *testing.T) {
 	if there, _ := aws.left(); there == 0 {
 		t.Fatal("nothing is left to interrupt")
 	}
-	for _, pid := range pluginProcesses(t, servers.Vault) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
+	killPlugin(t)
 	aws.throttle(0)
 	m.read("end-status") // the plugin starts with the next request
 	eventually(t, "every user is gone", 2*time.Minute, func() bool {

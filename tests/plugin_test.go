@@ -39,11 +39,9 @@ func pluginProcesses(t *testing.T, vault *lab.Vault) []int {
 	return pids
 }
 
-// Vault starts a plugin that has died with the next request; the credentials
-// from before die as they should.
-func TestPluginKilledBetweenTwoReads(t *testing.T) {
-	m := newMount(t)
-	session, user := m.mint(onStore+"/JIRA-1"), m.mint(onCloud+"/JIRA-1")
+// killPlugin kills what there is of the plugin under the shared Vault.
+func killPlugin(t *testing.T) {
+	t.Helper()
 	pids := pluginProcesses(t, servers.Vault)
 	if len(pids) == 0 {
 		t.Fatal("no plugin process to kill")
@@ -53,6 +51,14 @@ func TestPluginKilledBetweenTwoReads(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// Vault starts a plugin that has died with the next request; the credentials
+// from before die as they should.
+func TestPluginKilledBetweenTwoReads(t *testing.T) {
+	m := newMount(t)
+	session, user := m.mint(onStore+"/JIRA-1"), m.mint(onCloud+"/JIRA-1")
+	killPlugin(t)
 	after := m.mint(onStore + "/JIRA-1")
 	allowed(t, "a session minted after the kill", after.inStore(t.Context()))
 	allowed(t, "a session minted before the kill", session.inStore(t.Context()))

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -117,14 +116,6 @@ func TestThousandSessionsEndInAHandfulOfCalls(t *testing.T) {
 func TestSessionsOutliveThePlugin(t *testing.T) {
 	m, decide := newMount(t), newCourt(t)
 	m.sessionRoles()
-	kill := func() {
-		t.Helper()
-		for _, pid := range pluginProcesses(t, servers.Vault) {
-			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	var paths []string
 	for i := range 40 {
 		paths = append(paths, fmt.Sprintf("%s/JIRA-%d", asSession, i%4))
@@ -134,7 +125,7 @@ func TestSessionsOutliveThePlugin(t *testing.T) {
 	for _, one := range first {
 		m.revokeLease(one.LeaseID)
 	}
-	kill()
+	killPlugin(t)
 	decide.expect(judge.ExplicitlyDenied, "what was revoked before the kill", first...)
 	fresh := m.mintMany(paths[:8]...)
 	decide.expect(judge.Allowed, "sessions minted after the kill", fresh...)
@@ -149,7 +140,7 @@ func TestSessionsOutliveThePlugin(t *testing.T) {
 	if err := m.Sys().RevokeWithOptionsWithContext(t.Context(), &api.RevokeOptions{LeaseID: prefix, Prefix: true}); err != nil {
 		t.Fatal(err)
 	}
-	kill()
+	killPlugin(t)
 	eventually(t, "all leases are revoked", 120*time.Second, func() bool { return len(m.leases(prefix)) == 0 })
 	decide.expect(judge.ExplicitlyDenied, "all sessions", append(minted, fresh...)...)
 	decide.expect(judge.Allowed, "a new session", m.mint(asSession+"/JIRA-1"))

@@ -2,11 +2,7 @@ package tests
 
 import (
 	"fmt"
-	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -201,49 +197,29 @@ func TestApprovalIsRecorded(t *testing.T) {
 // plugin is killed in between.
 func TestApprovalsAreUsedOnce(t *testing.T) {
 	o := newOffice(t)
-	const callers = 64
 	for round, role := range []string{"deploy", "often", "deploy", "often"} {
 		o.task = fmt.Sprintf("RACE-%d", round)
 		id := o.approved(role, o.bob)
-		want := int64(1)
+		want := 1
 		if role == "often" {
 			want = 2
 		}
 		if round >= 2 {
-			for _, pid := range pluginProcesses(t, servers.Vault) {
-				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-			}
+			killPlugin(t)
 		}
-		var got, refused atomic.Int64
-		var all sync.WaitGroup
-		start := make(chan struct{})
-		for range callers {
-			all.Go(func() {
-				<-start
-				_, err := o.alice.Logical().ReadWithDataWithContext(t.Context(), o.path+"/creds/"+role+"/"+o.task, map[string][]string{"key": {"one"}})
-				switch status, text := answered(t, err); status {
-				case http.StatusOK:
-					got.Add(1)
-				case http.StatusForbidden:
-					refused.Add(1)
-				default:
-					t.Errorf("%d %s", status, text)
-				}
-			})
+		minted, refusals := o.readTogether(o.alice.Client, role+"/"+o.task, map[string][]string{"key": {"one"}})
+		if len(minted) != want {
+			t.Errorf("%s: %d credentials and %d refusals, want %d credentials", role, len(minted), len(refusals), want)
 		}
-		close(start)
-		all.Wait()
-		if got.Load() != want || refused.Load() != callers-want {
-			t.Errorf("%s: %d credentials and %d refusals, want %d credentials", role, got.Load(), refused.Load(), want)
+		for _, err := range refusals {
+			forbidden(t, err)
 		}
-		if uses := o.read("requests/" + id).Data["uses"].([]any); int64(len(uses)) != want {
+		if uses := o.read("requests/" + id).Data["uses"].([]any); len(uses) != want {
 			t.Errorf("the request was used %d times", len(uses))
 		}
-		if grants := o.readGrants("grants/by-task/" + o.task)["grants"].([]any); int64(len(grants)) != want {
+		if grants := o.readGrants("grants/by-task/" + o.task)["grants"].([]any); len(grants) != want {
 			t.Errorf("%d grants live", len(grants))
 		}
 	}
-	figures.Log(t, "4 rounds of %d simultaneous callers, 2 after a kill of the plugin: never more credentials than were approved", callers)
+	figures.Log(t, "4 rounds of %d simultaneous callers, 2 after a kill of the plugin: never more credentials than were approved", limitCallers)
 }

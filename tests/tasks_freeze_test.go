@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -126,11 +125,7 @@ func TestFreeze(t *testing.T) {
 	before := time.Now().Add(-time.Second)
 	do("freeze", map[string]any{"role": onStore, "reason": "INC-7"})
 	refused(onStore)
-	for _, pid := range pluginProcesses(t, servers.Vault) {
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-	}
+	killPlugin(t)
 	refused(onStore)
 	if _, err := m.Logical().DeleteWithContext(t.Context(), m.path+"/roles/"+onStore); err != nil {
 		t.Fatal(err)

@@ -3,9 +3,9 @@ package admission
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 )
 
@@ -17,10 +17,6 @@ type Caller struct {
 	// where a role asks for a group.
 	Groups func() ([]string, error)
 }
-
-// identityID is how Vault names entities and groups: a UUID, with the namespace's
-// id behind it where that is not the root.
-var identityID = regexp.MustCompile(`\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[A-Za-z0-9]{1,16})?\z`)
 
 func (r *Rules) parseCaller(texts Texts) error {
 	for field, list := range map[string][]string{"bound_cidrs": texts.BoundCIDRs, "bound_entity_ids": texts.BoundEntityIDs, "bound_group_ids": texts.BoundGroupIDs} {
@@ -41,7 +37,7 @@ func (r *Rules) parseCaller(texts Texts) error {
 		kind  string
 	}{"bound_entity_ids": {texts.BoundEntityIDs, &r.entityIDs, "entity"}, "bound_group_ids": {texts.BoundGroupIDs, &r.groupIDs, "group"}} {
 		for _, id := range ids.texts {
-			if !identityID.MatchString(id) {
+			if !approval.IdentityID.MatchString(id) {
 				return invalid.Field(field, id, "not the id of an identity", "give the id, not the name: vault read -field=id identity/"+ids.kind+"/name/<name>")
 			}
 		}
@@ -111,7 +107,7 @@ func (r Rules) checkIdentity(caller Caller) error {
 	}
 	groups, err := caller.Groups()
 	if err != nil {
-		return fmt.Errorf("asking for the caller's groups: %w", err)
+		return err // which says what was asked
 	}
 	if !slices.ContainsFunc(groups, func(id string) bool { return slices.Contains(r.groupIDs, id) }) {
 		return invalid.Deny("the role is not for the caller's groups", "ask as a member of one in its bound_group_ids")

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -43,8 +42,8 @@ type Order struct {
 	// and before it is written down. What it takes stays taken whatever becomes of
 	// the grant.
 	Claim func(context.Context, ledger.Grant) error
-	// Confirm is asked, if set, once the credential exists. What it refuses is ended
-	// at once.
+	// Confirm is asked, if set, once the credential exists: what it refuses is ended
+	// at once. Of a renewal it is asked right before the end is moved.
 	Confirm func(context.Context) error
 	// Limit refuses, if set, a grant for which there is no room among those that
 	// live: with a *FullError where one of them may give way, if there is Replace. It
@@ -107,7 +106,8 @@ func (o Order) compile(expiresAt time.Time) (provider.Policy, error) {
 	return policy, nil
 }
 
-// Issue mints a credential: one write to storage, before the target is called.
+// Issue mints a credential: one write to storage, before the target is called, and
+// another after that where only the target could say what the credential is ended by.
 //
 // The mint has a context of its own. Vault drops the answer to a caller who has
 // hung up, without a lease and without a revoke; so if ctx has ended by the
@@ -175,7 +175,7 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		return Issued{}, err
 	}
 	credential, called, err := m.mint(ctx, order, grant, policy)
-	if errors.Is(err, provider.ErrNotInstalled) {
+	if errors.As(err, new(*provider.NotMade)) && errors.Is(err, provider.ErrNotInstalled) {
 		if err = m.install(ctx, storage, needed, true); err == nil {
 			credential, called, err = m.mint(ctx, order, grant, policy)
 		}
@@ -194,10 +194,13 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		return Issued{}, fmt.Errorf("minting on target %q: %w", order.Target, err)
 	}
 	grant.Handle = credential.Handle
-	remaining := expiresAt.Sub(m.Now())
-	if order.Confirm != nil {
-		err = order.Confirm(ctx)
+	if credential.Unforeseen {
+		err = m.keepHandle(ctx, storage, grant)
 	}
+	if err == nil && order.Confirm != nil {
+		err = order.Confirm(ctx) // last, so that little time is left for what it asks about
+	}
+	remaining := expiresAt.Sub(m.Now())
 	switch {
 	case err != nil:
 		cause := ledger.MintFailed
@@ -215,12 +218,6 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 	case !m.Index.Minted(grant):
 		m.abandon(ctx, storage, order, grant, ledger.MintFailed)
 		return Issued{}, ErrOvertaken
-	}
-	if order.Replace != nil && !maps.Equal(handle, grant.Handle) {
-		if err := m.keepHandle(ctx, storage, grant); err != nil {
-			m.abandon(ctx, storage, order, grant, ledger.MintFailed)
-			return Issued{}, err
-		}
 	}
 	// A lease of 0 s would mean the mount's default to Vault, so the last
 	// fraction of a second counts as one; the target's own end is exact.

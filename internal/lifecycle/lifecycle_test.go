@@ -284,3 +284,34 @@ func TestAnEmptyPolicyIsNotMinted(t *testing.T) {
 		t.Errorf("%d credentials live", live)
 	}
 }
+
+// halfway is a target that made something, found that what it hangs on is gone, and
+// could not undo it.
+type halfway struct {
+	*providertest.Fake
+	mints, revokes int
+}
+
+func (h *halfway) Mint(ctx context.Context, handle provider.Handle, policy provider.Policy, expiresAt time.Time) (provider.Credential, error) {
+	h.mints++
+	if _, err := h.Fake.Mint(ctx, handle, policy, expiresAt); err != nil {
+		return provider.Credential{}, err
+	}
+	return provider.Credential{}, errors.Join(provider.ErrNotInstalled, errors.New("could not be undone"))
+}
+
+func (h *halfway) Revoke(ctx context.Context, handle provider.Handle) error {
+	h.revokes++
+	return h.Fake.Revoke(ctx, handle)
+}
+
+// A mint is tried once more where nothing was made; what may have been made is ended.
+func TestNoSecondMintOverTheFirst(t *testing.T) {
+	w := newWorld(t)
+	target := &halfway{Fake: w.target}
+	order := w.order(time.Hour)
+	order.Provider = target
+	if _, err := w.Issue(t.Context(), w.storage, order); err == nil || target.mints != 1 || target.revokes != 1 || w.target.Live() != 0 {
+		t.Errorf("minted %d times and ended %d, %d live: %v", target.mints, target.revokes, w.target.Live(), err)
+	}
+}

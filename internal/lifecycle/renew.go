@@ -113,6 +113,11 @@ func (m *Manager) renew(ctx context.Context, storage logical.Storage, order Rene
 	if err := m.lane(order.Target).Refuses(circuit.Mint); err != nil { // before anything is written
 		return ledger.Grant{}, unavailable(order.Target, err)
 	}
+	if order.Confirm != nil { // it may have waited
+		if err := order.Confirm(ctx); err != nil {
+			return ledger.Grant{}, err
+		}
+	}
 	grant.Handle = order.Handle
 	if !end.Equal(grant.ExpiresAt) {
 		grant.ExpiresAt = end

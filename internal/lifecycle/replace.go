@@ -84,9 +84,9 @@ func (m *Manager) minting(id string) (over func()) {
 	}
 }
 
-// keepHandle writes down what only the target could name of a grant that may have
-// to give way before its time: when the plugin has been started anew, there is no
-// lease to tell it.
+// keepHandle writes down what only the target could name of a grant, and what it takes
+// to end it: who ends it without its lease, after the plugin has been started anew, is
+// told by nobody else.
 func (m *Manager) keepHandle(ctx context.Context, storage logical.Storage, grant ledger.Grant) error {
 	return m.act(context.WithoutCancel(ctx), EndOrder{ID: grant.ID, Target: grant.Target}, renews, func(ctx context.Context) error {
 		if known, err := m.find(ctx, storage, grant.ID); err != nil || known.State != ledger.Pending {

@@ -227,7 +227,7 @@ func (n naming) Mint(ctx context.Context, handle provider.Handle, policy provide
 	for key, value := range minted.Handle {
 		named[key] = value
 	}
-	minted.Handle = named
+	minted.Handle, minted.Unforeseen = named, true
 	return minted, err
 }
 

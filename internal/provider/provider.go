@@ -139,6 +139,9 @@ type Handle map[string]string
 type Credential struct {
 	Fields map[string]any // the answer's fields, secrets included
 	Handle Handle         // Mint's handle, with what only the target could name
+	// Unforeseen says that Revoke needs what Mint has added to the handle: it is
+	// written down before anybody gets the credential.
+	Unforeseen bool
 	// Observed is what the target said of the role's credentials. It is shown when
 	// the role is read, and kept in memory only.
 	Observed map[string]any

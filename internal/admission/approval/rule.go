@@ -29,9 +29,9 @@ const (
 	longestApproval = 7 * 24 * time.Hour
 )
 
-// groupID is how Vault names groups: a UUID, with the namespace's id behind it where
-// that is not the root.
-var groupID = regexp.MustCompile(`\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[A-Za-z0-9]{1,16})?\z`)
+// IdentityID is how Vault names entities and groups: a UUID, with the namespace's id
+// behind it where that is not the root.
+var IdentityID = regexp.MustCompile(`\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?:\.[A-Za-z0-9]{1,16})?\z`)
 
 // Lasts is how long a request waits for its approvals, and how long it stands once
 // it has them.
@@ -65,7 +65,7 @@ func (r Rule) Check() error {
 		return invalid.Hidden("approver_group_ids", fmt.Sprintf("more than %d", maxGroups), "put the groups into one group")
 	}
 	for i, id := range r.Groups {
-		if !groupID.MatchString(id) {
+		if !IdentityID.MatchString(id) {
 			return invalid.Field("approver_group_ids", id, "not the id of an identity group", "give ids, as vault read -field=id identity/group/name/<name> answers them")
 		}
 		if slices.Contains(r.Groups[:i], id) {

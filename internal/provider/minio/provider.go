@@ -133,7 +133,8 @@ func (m *minio) Mint(ctx context.Context, handle provider.Handle, policy provide
 			"secret_key":    *session.SecretAccessKey,
 			"session_token": *session.SessionToken,
 		},
-		Handle: minted,
+		Handle:     minted,
+		Unforeseen: true,
 	}, nil
 }
 
