@@ -27,7 +27,8 @@ type client struct {
 const maxAnswer = 16 << 20
 
 // send sends a request with a token, or without one, and decodes the answer into
-// answer unless that is nil. path is without the API's version.
+// answer unless that is nil. What no Vault answers to what it has done is an error:
+// a page of a balancer's must not prove an end. path is without the API's version.
 func (c *client) send(ctx context.Context, token, method, path string, body, answer any) error {
 	request, err := c.request(ctx, method, path, body)
 	if err != nil {
@@ -51,8 +52,14 @@ func (c *client) send(ctx context.Context, token, method, path string, body, ans
 	if response.StatusCode/100 != 2 {
 		return refusal(method, path, response.StatusCode, text)
 	}
-	if answer == nil {
+	if answer == nil && response.StatusCode == http.StatusNoContent {
 		return nil
+	}
+	if response.StatusCode == http.StatusAccepted { // which is a promise
+		return fmt.Errorf("vault: %s %s: the target has accepted the request, and not carried it out", method, path)
+	}
+	if answer == nil { // with warnings; or what is in between has answered, and nothing was done
+		answer = new(struct{})
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
 		return fmt.Errorf("vault: %s %s: the answer can't be read: %w", method, path, err)
@@ -114,6 +121,13 @@ func (e *answerError) Error() string {
 // Is says that a Vault which is sealed, or asked too much, may answer in a moment.
 func (e *answerError) Is(target error) bool {
 	return target == provider.ErrUnavailable && (e.status == http.StatusTooManyRequests || e.status == http.StatusServiceUnavailable)
+}
+
+// said says whether the Vault itself has given an answer that says no, with that status:
+// what is in between gives no reasons in Vault's form.
+func said(err error, status int) bool {
+	var refused *answerError
+	return errors.As(err, &refused) && refused.status == status && refused.says != ""
 }
 
 // statusOf is the status of an answer that says no; 0 for any other error.
