@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -214,7 +216,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	known := grant.AtEnd
 	left, err := m.kill(ctx, order, &grant)
 	if err != nil {
-		m.remember(storage, grant, known == nil && grant.AtEnd != nil)
+		m.remember(storage, grant, !maps.Equal(known, grant.AtEnd))
 		return err
 	}
 	if grant.State != ledger.Dead {
@@ -291,11 +293,12 @@ func (m *Manager) ending(ctx context.Context, order EndOrder, way func(context.C
 const witnessWait = 5 * time.Second
 
 // witness asks the target what has become of a credential until now, if it can tell.
-// An end that is tried again has asked before, when the credential still was as it
-// had been.
+// An end that is tried again asks again, since the credential may have been used in
+// between; what was seen first is kept beside it, since a try whose answer was lost may
+// have ended the credential.
 func (m *Manager) witness(ctx context.Context, order EndOrder, grant *ledger.Grant) {
 	witness, able := order.Provider.(provider.Witness)
-	if !able || grant.AtEnd != nil || grant.State == ledger.Dead || grant.Ending.State() == ledger.Failed {
+	if !able || grant.State == ledger.Dead || grant.Ending.State() == ledger.Failed {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, witnessWait)
@@ -303,9 +306,35 @@ func (m *Manager) witness(ctx context.Context, order EndOrder, grant *ledger.Gra
 	seen, err := witness.Witness(ctx, order.Handle)
 	if err != nil {
 		m.Log.Warn("what has become of a credential is not known", "grant_id", order.ID, "target", order.Target, "error", err)
-		return
+		if seen = nil; grant.AtEnd != nil {
+			seen = map[string]string{} // what was seen first is all that is known
+		}
 	}
-	grant.AtEnd = seen
+	grant.AtEnd = afterwards(grant.AtEnd, seen)
+}
+
+// firstSeen starts the keys of what was seen before the first try of an end.
+const firstSeen = "first_"
+
+// afterwards is what is kept of what was seen before the first try of an end, and
+// before the last one.
+func afterwards(before, now map[string]string) map[string]string {
+	if before == nil || now == nil {
+		return now
+	}
+	kept, first := maps.Clone(now), map[string]string{}
+	for key, value := range before {
+		if strings.HasPrefix(key, firstSeen) {
+			first[key] = value
+		}
+	}
+	if len(first) == 0 && !maps.Equal(before, now) {
+		for key, value := range before {
+			first[firstSeen+key] = value
+		}
+	}
+	maps.Copy(kept, first)
+	return kept
 }
 
 // Lose closes the record of a grant that can't be ended any more: its target is
