@@ -127,20 +127,24 @@ func (e *answerError) Is(target error) bool {
 // what is in between gives no reasons in Vault's form.
 func said(err error, status int) bool {
 	var refused *answerError
-	return errors.As(err, &refused) && refused.status == status && refused.says != ""
+	return statusOf(err) == status && errors.As(err, &refused) && refused.says != ""
 }
 
-// statusOf is the status of an answer that says no; 0 for any other error.
+// statusOf is the status of an answer that says no; 0 for any other error, and where
+// the request was not sent.
 func statusOf(err error) int {
 	var refused *answerError
-	if errors.As(err, &refused) {
+	if !errors.As(err, new(*tokenless)) && errors.As(err, &refused) {
 		return refused.status
 	}
 	return 0
 }
 
 // Throttled implements provider.Throttler.
-func (v *vault) Throttled(err error) bool { return statusOf(err) == http.StatusTooManyRequests }
+func (v *vault) Throttled(err error) bool {
+	var refused *answerError // to a login, too
+	return errors.As(err, &refused) && refused.status == http.StatusTooManyRequests
+}
 
 // call sends a request with the engine's own token. One that was refused because the
 // Vault knows that token no more is sent again with a new one, where there can be one.
@@ -148,7 +152,7 @@ func (v *vault) call(ctx context.Context, method, path string, body, answer any)
 	for attempt := 0; ; attempt++ {
 		token, err := v.own.get(ctx)
 		if err != nil {
-			return err
+			return &tokenless{err}
 		}
 		err = v.client.send(ctx, token, method, path, body, answer)
 		if statusOf(err) != http.StatusForbidden || attempt > 0 || !v.own.lost(ctx, token) {
