@@ -155,6 +155,7 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 		"live":        b.grants.Index.Count(ledger.Query{}, b.grants.Now()),
 		"retried":     status.Again,
 		"unreachable": status.Unreachable,
+		"access":      status.Access,
 		"damaged":     b.grants.Index.Damaged(),
 		"end":         map[string]any{"at": stamp(status.End.At), "ended": status.End.Ended, "failed": status.End.Failed},
 		"pack":        map[string]any{"at": stamp(status.Pack.At), "packed": status.Pack.Grants, "damaged": status.Pack.Damaged, "problem": status.Pack.Problem},

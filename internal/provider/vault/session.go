@@ -191,7 +191,7 @@ func (s *session) refresh(ctx context.Context) (held, error) {
 	case s.usable(known) && waits:
 		return known, nil // by who had the turn before
 	case known.pause > 0 && waits && !s.usable(known):
-		return known, fmt.Errorf("%w (it is tried again in %s)", known.why, known.next.Sub(s.now()).Round(time.Second))
+		return known, fmt.Errorf("%w (tried again at %s)", known.why, known.next.UTC().Format(time.RFC3339))
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -297,6 +297,8 @@ type about struct {
 	Policies  []string
 	Seconds   int64 `json:"ttl"`
 	Period    int64
+	Longest   int64 `json:"explicit_max_ttl"`
+	Uses      int   `json:"num_uses"`
 	Renewable bool
 	Type      string
 }
