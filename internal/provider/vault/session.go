@@ -337,7 +337,11 @@ func (v *vault) Tend(ctx context.Context) error {
 			return fmt.Errorf("the engine's own token: %w", err)
 		}
 		known := v.own.current()
-		timer := time.NewTimer(max(known.next.Sub(v.own.now()), soonest))
+		wake := known.next
+		if !known.ends.IsZero() && known.ends.Before(wake) {
+			wake = known.ends // of what could not be renewed: that is to be said
+		}
+		timer := time.NewTimer(max(wake.Sub(v.own.now()), soonest))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
