@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -287,54 +286,6 @@ func (m *Manager) ending(ctx context.Context, order EndOrder, way func(context.C
 		return err
 	}
 	return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
-}
-
-// witnessWait bounds the asking what has become of a credential: its end waits.
-const witnessWait = 5 * time.Second
-
-// witness asks the target what has become of a credential until now, if it can tell.
-// An end that is tried again asks again, since the credential may have been used in
-// between; what was seen first is kept beside it, since a try whose answer was lost may
-// have ended the credential.
-func (m *Manager) witness(ctx context.Context, order EndOrder, grant *ledger.Grant) {
-	witness, able := order.Provider.(provider.Witness)
-	if !able || grant.State == ledger.Dead || grant.Ending.State() == ledger.Failed {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, witnessWait)
-	defer cancel()
-	seen, err := witness.Witness(ctx, order.Handle)
-	if err != nil {
-		m.Log.Warn("what has become of a credential is not known", "grant_id", order.ID, "target", order.Target, "error", err)
-		if seen = nil; grant.AtEnd != nil {
-			seen = map[string]string{} // what was seen first is all that is known
-		}
-	}
-	grant.AtEnd = afterwards(grant.AtEnd, seen)
-}
-
-// firstSeen starts the keys of what was seen before the first try of an end.
-const firstSeen = "first_"
-
-// afterwards is what is kept of what was seen before the first try of an end, and
-// before the last one.
-func afterwards(before, now map[string]string) map[string]string {
-	if before == nil || now == nil {
-		return now
-	}
-	kept, first := maps.Clone(now), map[string]string{}
-	for key, value := range before {
-		if strings.HasPrefix(key, firstSeen) {
-			first[key] = value
-		}
-	}
-	if len(first) == 0 && !maps.Equal(before, now) {
-		for key, value := range before {
-			first[firstSeen+key] = value
-		}
-	}
-	maps.Copy(kept, first)
-	return kept
 }
 
 // Lose closes the record of a grant that can't be ended any more: its target is

@@ -104,6 +104,35 @@ func TestAWitnessThatFailsOrHangs(t *testing.T) {
 	})
 }
 
+// Many ends do not each wait for a target that does not tell; after a while it is asked
+// again.
+func TestAWitnessThatHangsIsSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		target := &witness{Fake: w.target, hangs: true}
+		var grants []Issued
+		for range 4 {
+			grants = append(grants, w.issue(time.Hour))
+		}
+		started := time.Now()
+		for _, issued := range grants[:3] {
+			if err := endBy(w, target, issued, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if waited := time.Since(started); waited > witnessWait || target.asked != 1 {
+			t.Errorf("three ends waited %s, and asked %d times", waited, target.asked)
+		}
+		w.clock, target.hangs = w.clock.Add(muteFor), false
+		if err := endBy(w, target, grants[3], ""); err != nil {
+			t.Fatal(err)
+		}
+		if target.asked != 2 {
+			t.Errorf("after a while it has been asked %d times", target.asked)
+		}
+	})
+}
+
 // Of a mint that has failed there is nothing to be seen.
 func TestNoWitnessOfAFailedMint(t *testing.T) {
 	w := newWorld(t)
