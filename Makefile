@@ -26,7 +26,7 @@ tools: ## Build or find the servers and tools that demo and tests use, once
 	@scripts/tools.sh vault minio etcd kube-apiserver postgresql moto judge gotestsum staticcheck govulncheck
 
 demo: ## Watch one exact credential from "vault read" to dead, on real servers; or STORY=reset
-	@scripts/tools.sh vault minio
+	@scripts/tools.sh vault $(if $(filter reset,$(STORY)),,minio)
 	@$(MAKE) --no-print-directory build
 	@go build -o .cache/bin/demo ./scripts/demo
 	@.cache/bin/demo $(PLUGIN) $(STORY)

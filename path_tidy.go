@@ -156,6 +156,7 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 		"live":        b.grants.Index.Count(ledger.Query{}, b.grants.Now()),
 		"retried":     status.Again,
 		"unreachable": status.Unreachable,
+		"access":      status.Access,
 		"damaged":     b.grants.Index.Damaged(),
 		"end":         map[string]any{"at": stamp(status.End.At), "ended": status.End.Ended, "failed": status.End.Failed},
 		"remove":      map[string]any{"at": stamp(status.Remove.At), "removed": status.Remove.Removed, "staying": orZero(status.Remove.Staying), "problem": status.Remove.Problem},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -216,7 +217,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	known := grant.AtEnd
 	left, err := m.kill(ctx, order, &grant, again)
 	if err != nil {
-		m.remember(storage, grant, known == nil && grant.AtEnd != nil)
+		m.remember(storage, grant, !maps.Equal(known, grant.AtEnd))
 		return err
 	}
 	if grant.State != ledger.Dead {
@@ -287,27 +288,6 @@ func (m *Manager) ending(ctx context.Context, order EndOrder, way func(context.C
 		return err
 	}
 	return fmt.Errorf("ending grant %s on target %q: %w", order.ID, order.Target, err)
-}
-
-// witnessWait bounds the asking what has become of a credential: its end waits.
-const witnessWait = 5 * time.Second
-
-// witness asks the target what has become of a credential until now, if it can tell.
-// An end that is tried again has asked before, when the credential still was as it
-// had been.
-func (m *Manager) witness(ctx context.Context, order EndOrder, grant *ledger.Grant) {
-	witness, able := order.Provider.(provider.Witness)
-	if !able || grant.AtEnd != nil || grant.State == ledger.Dead || grant.Ending.State() == ledger.Failed {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, witnessWait)
-	defer cancel()
-	seen, err := witness.Witness(ctx, order.Handle)
-	if err != nil {
-		m.Log.Warn("what has become of a credential is not known", "grant_id", order.ID, "target", order.Target, "error", err)
-		return
-	}
-	grant.AtEnd = seen
 }
 
 // remember writes down that a grant is to end, where ending it has failed, so

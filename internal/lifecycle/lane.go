@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"sync/atomic"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
@@ -20,6 +21,7 @@ import (
 type lane struct {
 	*circuit.Circuit
 	slots chan struct{} // one for each end under way
+	mute  atomic.Int64  // until when no provider.Witness is asked, in ns since 1970
 }
 
 // Opened tells the manager that a target's provider has been opened anew: what

@@ -35,8 +35,8 @@ func endBy(w *world, target provider.Provider, issued Issued, cause ledger.Cause
 	return w.End(w.t.Context(), w.storage, EndOrder{Provider: target, ID: issued.Grant.ID, Target: "store", Handle: issued.Credential.Handle, Cause: cause, Unasked: cause == ledger.Swept})
 }
 
-// What the target knew before the first try of an end is kept, in memory and in
-// storage, although the end takes several.
+// Before each try of an end the target is asked again, since the credential may have been
+// used in between. What was seen first stays known beside it, in memory and in storage.
 func TestWhatWasSeenBeforeAnEnd(t *testing.T) {
 	for _, cause := range []ledger.Cause{"", ledger.Swept} {
 		w := newWorld(t)
@@ -48,7 +48,7 @@ func TestWhatWasSeenBeforeAnEnd(t *testing.T) {
 				t.Fatal("the end has not failed")
 			}
 		}
-		want := map[string]string{"live": "1", "asked": "1"}
+		want := map[string]string{"live": "1", "asked": "2", "first_live": "1", "first_asked": "1"}
 		if grant, known := w.Index.Get(issued.Grant.ID); !known || !maps.Equal(grant.AtEnd, want) {
 			t.Errorf("%q: memory has %v, want %v", cause, grant.AtEnd, want)
 		}
@@ -57,9 +57,29 @@ func TestWhatWasSeenBeforeAnEnd(t *testing.T) {
 		if err := endBy(w, target, issued, cause); err != nil {
 			t.Fatal(err)
 		}
+		want["asked"] = "3"
 		if got := w.only().AtEnd; !maps.Equal(got, want) {
 			t.Errorf("%q: storage has %v, want %v", cause, got, want)
 		}
+	}
+}
+
+// A target that can't tell any more when an end is tried again proves only what it has
+// said first.
+func TestAWitnessThatFailsLater(t *testing.T) {
+	w := newWorld(t)
+	target := &witness{Fake: w.target}
+	issued := w.issue(time.Hour)
+	w.target.OnRevoke = func() error { return errors.New("the target is away") }
+	if err := endBy(w, target, issued, ""); err == nil {
+		t.Fatal("the end has not failed")
+	}
+	w.target.OnRevoke, target.fails = nil, errors.New("not allowed")
+	if err := endBy(w, target, issued, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := w.only().AtEnd, (map[string]string{"first_live": "1", "first_asked": "1"}); !maps.Equal(got, want) {
+		t.Errorf("storage has %v, want %v", got, want)
 	}
 }
 
@@ -80,6 +100,35 @@ func TestAWitnessThatFailsOrHangs(t *testing.T) {
 			if seen := w.only().AtEnd; seen != nil {
 				t.Errorf("the ledger has %v", seen)
 			}
+		}
+	})
+}
+
+// Many ends do not each wait for a target that does not tell; after a while it is asked
+// again.
+func TestAWitnessThatHangsIsSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		target := &witness{Fake: w.target, hangs: true}
+		var grants []Issued
+		for range 4 {
+			grants = append(grants, w.issue(time.Hour))
+		}
+		started := time.Now()
+		for _, issued := range grants[:3] {
+			if err := endBy(w, target, issued, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if waited := time.Since(started); waited > witnessWait || target.asked != 1 {
+			t.Errorf("three ends waited %s, and asked %d times", waited, target.asked)
+		}
+		w.clock, target.hangs = w.clock.Add(muteFor), false
+		if err := endBy(w, target, grants[3], ""); err != nil {
+			t.Fatal(err)
+		}
+		if target.asked != 2 {
+			t.Errorf("after a while it has been asked %d times", target.asked)
 		}
 	})
 }

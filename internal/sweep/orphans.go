@@ -158,5 +158,5 @@ func (l *look) end(ctx context.Context, marked provider.Marked, grant ledger.Gra
 
 // nameOf is how people know an object: its name, if its handle has one.
 func nameOf(handle provider.Handle) string {
-	return cmp.Or(handle["user_name"], handle["name"])
+	return cmp.Or(handle["user_name"], handle["name"], handle["login"], handle["token_role"])
 }

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"maps"
 	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
@@ -22,6 +23,8 @@ type Status struct {
 	// Unreachable counts, by target, those of them whose target is not
 	// configured any more, or is another system now.
 	Unreachable map[string]int
+	// Access says, by target, why the engine's own access there can't be kept up.
+	Access map[string]string
 }
 
 // EndStep ended what was due.
@@ -110,6 +113,8 @@ func (s *Sweeper) Status() Status {
 	defer s.mu.Unlock()
 	status := s.status
 	status.Again = len(s.tries)
+	status.Access = map[string]string{}
+	maps.Copy(status.Access, s.access)
 	status.Unreachable = map[string]int{}
 	for _, target := range s.unreachable {
 		status.Unreachable[target]++

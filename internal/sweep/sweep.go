@@ -63,6 +63,7 @@ type Sweeper struct {
 	away        map[string]error  // by target, of those that did not answer in this sweep
 	unreachable map[string]string // of the grants that failed, the targets that aren't there
 	staying     map[string]bool   // the installations whose removal has failed, which has been said
+	access      map[string]string // by target, why the engine's own could not be kept up, see tend
 	status      Status
 	targets     *opener // of this sweep
 	due         struct{ pack, retire, tidy, orphans time.Time }

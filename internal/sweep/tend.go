@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -22,10 +23,17 @@ func (s *Sweeper) Tend(storage logical.Storage) {
 		if err != nil && ctx.Err() == nil {
 			s.Log.Warn("the targets could not be read", "error", err)
 		}
+		tended := map[string]bool{}
 		for _, target := range targets {
 			if tender, able := target.Provider.(provider.Tender); able {
+				tended[target.Name] = true
 				go s.tend(ctx, target.Name, tender)
 			}
+		}
+		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			maps.DeleteFunc(s.access, func(name string, _ string) bool { return !tended[name] })
 		}
 	})
 }
@@ -33,7 +41,30 @@ func (s *Sweeper) Tend(storage logical.Storage) {
 func (s *Sweeper) tend(ctx context.Context, name string, tender provider.Tender) {
 	limited, cancel := context.WithTimeout(ctx, tendFor)
 	defer cancel()
-	if err := tender.Tend(limited); err != nil && ctx.Err() == nil {
-		s.Log.Warn("the engine's own access to a target could not be kept up; it is tried again within a minute", "target", name, "error", err)
+	err := tender.Tend(limited)
+	if ctx.Err() != nil {
+		return
 	}
+	if changed := s.kept(name, problem(err)); changed && err != nil {
+		s.Log.Warn("the engine's own access to a target could not be kept up; it is tried again", "target", name, "error", err)
+	} else if changed {
+		s.Log.Info("the engine's own access to a target is kept up again", "target", name)
+	}
+}
+
+// kept notes why a target's access could not be kept up, if it could not, and says
+// whether that is news.
+func (s *Sweeper) kept(name, problem string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.access[name]
+	switch {
+	case problem == "":
+		delete(s.access, name)
+	case s.access == nil:
+		s.access = map[string]string{name: problem}
+	default:
+		s.access[name] = problem
+	}
+	return before != problem
 }

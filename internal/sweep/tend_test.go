@@ -3,11 +3,13 @@ package sweep
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
@@ -61,5 +63,46 @@ func TestTargetsAreTended(t *testing.T) {
 		if one.now.Load() != 0 {
 			t.Error("a target is tended although the mount is unloaded")
 		}
+	})
+}
+
+// Why a target's access can't be kept up is said once, and is in the status until it can.
+func TestWhatCantBeKeptUpIsSaidOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		var said strings.Builder
+		w.Log = hclog.New(&hclog.LoggerOptions{Output: &said})
+		target := &tended{Fake: w.target, fails: errors.New("refused")}
+		targets := []Target{{Name: "one", Provider: target}}
+		w.Targets = func(context.Context, logical.Storage) ([]Target, error) { return targets, nil }
+		after := func(minutes int) (status map[string]string) {
+			for range minutes {
+				w.Tend(w.storage)
+				time.Sleep(time.Minute)
+			}
+			synctest.Wait()
+			return w.Status().Access
+		}
+		if status := after(5); status["one"] != "refused" || len(status) != 1 {
+			t.Errorf("the status says %v", status)
+		}
+		if times := strings.Count(said.String(), "could not be kept up"); times != 1 {
+			t.Errorf("it was said %d times: %s", times, said.String())
+		}
+		target.fails = errors.New("sealed")
+		if status := after(2); status["one"] != "sealed" || strings.Count(said.String(), "could not be kept up") != 2 {
+			t.Errorf("of another reason the status says %v, the log %s", status, said.String())
+		}
+		target.fails = nil
+		if status := after(2); len(status) != 0 || strings.Count(said.String(), "kept up again") != 1 {
+			t.Errorf("once it can, the status says %v, the log %s", status, said.String())
+		}
+		target.fails = errors.New("sealed")
+		after(1)
+		targets = nil
+		if status := after(1); len(status) != 0 {
+			t.Errorf("of a target that is not configured any more the status says %v", status)
+		}
+		w.Grants.Close()
 	})
 }

@@ -2,6 +2,7 @@ package vault
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -79,4 +80,53 @@ func TestTheEngineLogsInAgain(t *testing.T) {
 	allowed(t, "the first one, once all logins have been revoked", first.ask(t.Context(), http.MethodPut, "secret/data/again/db", reset))
 	m.revoke(first)
 	denied(t, "a token that was revoked with a new login", first.ask(t.Context(), http.MethodPut, "secret/data/again/db", reset))
+}
+
+// An AppRole whose secret ID is taken away is left alone, whatever is asked of the engine:
+// others who log in with the role are not locked out. The status says what is wrong, and
+// another secret ID mends it at once.
+func TestALoginThatIsTakenAway(t *testing.T) {
+	t.Parallel()
+	client := servers.Other.Client
+	if _, err := client.Logical().WriteWithContext(t.Context(), "auth/approle/role/shared", map[string]any{"token_policies": "engine", "token_no_default_policy": true, "token_ttl": "3s", "token_max_ttl": "3s"}); err != nil {
+		t.Fatal(err)
+	}
+	role, err := client.Logical().ReadWithContext(t.Context(), "auth/approle/role/shared/role-id")
+	if err != nil {
+		t.Fatal(err)
+	}
+	secretID := func() string {
+		secret, err := client.Logical().WriteWithContext(t.Context(), "auth/approle/role/shared/secret-id", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return secret.Data["secret_id"].(string)
+	}
+	first := secretID()
+	m := newMountWith(t, map[string]any{"role_id": role.Data["role_id"], "secret_id": first})
+	put(t, "secret/data/taken/db", "old")
+	m.role("reset", "update", "secret/data/taken/db", nil)
+	m.revoke(m.mint("reset/INC-7"))
+	if _, err := client.Logical().WriteWithContext(t.Context(), "auth/approle/role/shared/secret-id/destroy", map[string]any{"secret_id": first}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(4 * time.Second) // by when the engine's token has ended
+	for range 10 {
+		if _, err := m.tryMint("reset/INC-7"); err == nil || !strings.Contains(err.Error(), "logging in was refused") || strings.Contains(err.Error(), first) {
+			t.Fatalf("a mint without a login says %v", err)
+		}
+	}
+	eventually(t, "the status says what is wrong", 10*time.Second, func() bool {
+		access, _ := m.read("tidy-status").Data["access"].(map[string]any)
+		said, _ := access["other"].(string)
+		return strings.Contains(said, "logging in was refused")
+	})
+	second := secretID()
+	if err := request(t.Context(), servers.Other.Address, "", http.MethodPost, "auth/approle/login", `{"role_id":"`+role.Data["role_id"].(string)+`","secret_id":"`+second+`"}`); err != nil {
+		t.Errorf("another one who uses the AppRole is locked out: %v", err)
+	}
+	m.write("config/other", map[string]any{"type": "vault", "address": servers.Other.Address, "role_id": role.Data["role_id"], "secret_id": second})
+	made := m.mint("reset/INC-8")
+	allowed(t, "a token after it was mended", made.ask(t.Context(), http.MethodPut, "secret/data/taken/db", reset))
+	m.revoke(made)
 }

@@ -27,7 +27,8 @@ type client struct {
 const maxAnswer = 16 << 20
 
 // send sends a request with a token, or without one, and decodes the answer into
-// answer unless that is nil. path is without the API's version.
+// answer unless that is nil. What no Vault answers to what it has done is an error:
+// a page of a balancer's must not prove an end. path is without the API's version.
 func (c *client) send(ctx context.Context, token, method, path string, body, answer any) error {
 	request, err := c.request(ctx, method, path, body)
 	if err != nil {
@@ -51,8 +52,14 @@ func (c *client) send(ctx context.Context, token, method, path string, body, ans
 	if response.StatusCode/100 != 2 {
 		return refusal(method, path, response.StatusCode, text)
 	}
-	if answer == nil {
+	if answer == nil && response.StatusCode == http.StatusNoContent {
 		return nil
+	}
+	if response.StatusCode == http.StatusAccepted { // which is a promise
+		return fmt.Errorf("vault: %s %s: the target has accepted the request, and not carried it out", method, path)
+	}
+	if answer == nil { // with warnings; or what is in between has answered, and nothing was done
+		answer = new(struct{})
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
 		return fmt.Errorf("vault: %s %s: the answer can't be read: %w", method, path, err)
@@ -116,17 +123,28 @@ func (e *answerError) Is(target error) bool {
 	return target == provider.ErrUnavailable && (e.status == http.StatusTooManyRequests || e.status == http.StatusServiceUnavailable)
 }
 
-// statusOf is the status of an answer that says no; 0 for any other error.
+// said says whether the Vault itself has given an answer that says no, with that status:
+// what is in between gives no reasons in Vault's form.
+func said(err error, status int) bool {
+	var refused *answerError
+	return statusOf(err) == status && errors.As(err, &refused) && refused.says != ""
+}
+
+// statusOf is the status of an answer that says no; 0 for any other error, and where
+// the request was not sent.
 func statusOf(err error) int {
 	var refused *answerError
-	if errors.As(err, &refused) {
+	if !errors.As(err, new(*tokenless)) && errors.As(err, &refused) {
 		return refused.status
 	}
 	return 0
 }
 
 // Throttled implements provider.Throttler.
-func (v *vault) Throttled(err error) bool { return statusOf(err) == http.StatusTooManyRequests }
+func (v *vault) Throttled(err error) bool {
+	var refused *answerError // to a login, too
+	return errors.As(err, &refused) && refused.status == http.StatusTooManyRequests
+}
 
 // call sends a request with the engine's own token. One that was refused because the
 // Vault knows that token no more is sent again with a new one, where there can be one.
@@ -134,7 +152,7 @@ func (v *vault) call(ctx context.Context, method, path string, body, answer any)
 	for attempt := 0; ; attempt++ {
 		token, err := v.own.get(ctx)
 		if err != nil {
-			return err
+			return &tokenless{err}
 		}
 		err = v.client.send(ctx, token, method, path, body, answer)
 		if statusOf(err) != http.StatusForbidden || attempt > 0 || !v.own.lost(ctx, token) {

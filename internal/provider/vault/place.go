@@ -178,7 +178,10 @@ func (p place) checkVersioned(asked wanted, rest string) error {
 
 // defining are the first segments of paths that say, in a secrets engine that hands
 // out credentials, what others may get of it.
-var defining = []string{"config", "roles", "role", "static-roles", "static-role", "rotate-root", "rotate-role", "root", "library", "keys", "issuers", "intermediate"}
+var defining = []string{
+	"config", "roles", "role", "static-roles", "static-role", "roleset", "static-account", "impersonated-account", "rotate-root", "rotate-role", "library",
+	"root", "issuers", "issuer", "intermediate", "sign-verbatim", "sign-intermediate", "cross-sign", "keys", "key", "import", "restore",
+}
 
 // escalates says why a grant could give its holder, or others, more than the grant
 // itself; it is empty where it could not.

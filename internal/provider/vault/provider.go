@@ -113,6 +113,7 @@ func open(settings provider.Settings, facts provider.Facts) (provider.Provider, 
 
 func newTransport(settings provider.Settings) (*http.Transport, error) {
 	transport := cleanhttp.DefaultPooledTransport()
+	transport.Proxy = nil                                  // the environment is that of the Vault that this runs in
 	transport.MaxIdleConnsPerHost = transport.MaxIdleConns // all calls go to one host
 	transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: settings.Text("tls_server_name")}
 	if certificates := settings.Text("ca_cert"); certificates != "" {

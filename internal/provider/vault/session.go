@@ -42,7 +42,11 @@ func (a *appRole) again() bool { return true }
 func (a *appRole) login(ctx context.Context) (lease, error) {
 	var answer authAnswer
 	body := map[string]string{"role_id": a.role, "secret_id": a.secret}
-	if err := a.client.send(ctx, "", http.MethodPost, "auth/"+a.mount+"/login", body, &answer); err != nil {
+	err := a.client.send(ctx, "", http.MethodPost, "auth/"+a.mount+"/login", body, &answer)
+	switch status := statusOf(err); {
+	case status == http.StatusBadRequest || status == http.StatusForbidden:
+		return lease{}, &refusedLogin{err}
+	case err != nil:
 		return lease{}, err
 	}
 	if answer.Auth.Token == "" {
@@ -79,6 +83,15 @@ const (
 	// less is left.
 	retryAfter = 30 * time.Second
 	soonest    = 500 * time.Millisecond
+	// patience bounds each request about the token: a hanging target must not take all
+	// the time that the token has left.
+	patience = 10 * time.Second
+	// A login that was refused is tried again after firstPause, and after four times as
+	// long each time up to lastPause: Vault locks an AppRole after five refusals of which
+	// none is older than a quarter of an hour, for everybody who logs in with it.
+	// https://developer.hashicorp.com/vault/docs/concepts/user-lockout
+	firstPause = time.Minute
+	lastPause  = 16 * time.Minute
 	// idle is how long a token is left alone that has no end, or that can't be
 	// renewed: its operator may have done something about it.
 	idle = 10 * time.Minute
@@ -103,7 +116,24 @@ type held struct {
 	ends time.Time     // zero for never
 	next time.Time     // when it is to be renewed, or looked at
 	why  error         // that it could not be renewed, last
+
+	pause time.Duration // until the next login, after one that was refused; 0 after none
 }
+
+// refusedLogin says that the target does not take what the engine logs in with.
+type refusedLogin struct{ reason error }
+
+func (e *refusedLogin) Error() string { return "logging in was refused: " + e.reason.Error() }
+
+func (e *refusedLogin) Unwrap() error { return e.reason }
+
+// tokenless says that a request was not sent since there is no token for it. What the
+// target has said to that end is no answer to the request.
+type tokenless struct{ reason error }
+
+func (e *tokenless) Error() string { return "the engine's own token: " + e.reason.Error() }
+
+func (e *tokenless) Unwrap() error { return e.reason }
 
 func newSession(client *client, source source, now func() time.Time) *session {
 	return &session{client: client, source: source, now: now, turn: make(chan struct{}, 1)}
@@ -157,9 +187,14 @@ func (s *session) get(ctx context.Context) (string, error) {
 // refresh does what is due, and says what is held then. Who calls it has the turn.
 func (s *session) refresh(ctx context.Context) (held, error) {
 	known := s.current()
-	if s.usable(known) && s.now().Before(known.next) {
+	switch waits := s.now().Before(known.next); {
+	case s.usable(known) && waits:
 		return known, nil // by who had the turn before
+	case known.pause > 0 && waits && !s.usable(known):
+		return known, fmt.Errorf("%w (tried again at %s)", known.why, known.next.UTC().Format(time.RFC3339))
 	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
 	var err error
 	switch {
 	case !s.usable(known):
@@ -183,6 +218,10 @@ func (s *session) later(known held, why error) held {
 	pause := retryAfter
 	if !known.ends.IsZero() {
 		pause = min(pause, known.ends.Sub(s.now())/4)
+	}
+	if errors.As(why, new(*refusedLogin)) {
+		known.pause = min(max(4*known.pause, firstPause), lastPause)
+		pause = known.pause
 	}
 	known.next, known.why = s.now().Add(max(pause, soonest)), why
 	return known
@@ -258,6 +297,8 @@ type about struct {
 	Policies  []string
 	Seconds   int64 `json:"ttl"`
 	Period    int64
+	Longest   int64 `json:"explicit_max_ttl"`
+	Uses      int   `json:"num_uses"`
 	Renewable bool
 	Type      string
 }
@@ -270,7 +311,7 @@ func (s *session) about(ctx context.Context, token string) (about, error) {
 
 // lost says whether the Vault knows a token no more of which it has refused a
 // request, and a new one can be had: that is seen to. A token that may not look at
-// itself is taken for known.
+// itself is taken for lost.
 func (s *session) lost(ctx context.Context, token string) bool {
 	if !s.source.again() {
 		return false
@@ -284,7 +325,7 @@ func (s *session) lost(ctx context.Context, token string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.held.token == token {
-		s.held = held{}
+		s.held = held{next: s.held.next, why: s.held.why, pause: s.held.pause}
 	}
 	return true
 }
@@ -296,7 +337,11 @@ func (v *vault) Tend(ctx context.Context) error {
 			return fmt.Errorf("the engine's own token: %w", err)
 		}
 		known := v.own.current()
-		timer := time.NewTimer(max(known.next.Sub(v.own.now()), soonest))
+		wake := known.next
+		if !known.ends.IsZero() && known.ends.Before(wake) {
+			wake = known.ends // of what could not be renewed: that is to be said
+		}
+		timer := time.NewTimer(max(wake.Sub(v.own.now()), soonest))
 		select {
 		case <-ctx.Done():
 			timer.Stop()

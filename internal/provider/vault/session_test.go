@@ -3,12 +3,17 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
 // door is a Vault that gives out tokens, with a clock of its own.
@@ -18,6 +23,8 @@ type door struct {
 	period   time.Duration
 	longest  time.Duration // of a token's life in all; 0 for any
 	down     bool
+	refuses  bool // logins
+	attempts int  // of logins
 	tokens   map[string]*doorToken
 	logins   int
 	renewals int
@@ -70,6 +77,12 @@ func (d *door) ServeHTTP(writer http.ResponseWriter, request *http.Request) {
 	answer := map[string]any{}
 	switch request.URL.Path {
 	case "/v1/auth/approle/login":
+		d.attempts++
+		if d.refuses {
+			writer.WriteHeader(http.StatusBadRequest)
+			_, _ = io.WriteString(writer, `{"errors":["invalid role or secret ID"]}`) // likewise
+			return
+		}
 		d.logins++
 		name = d.admit("login-" + string(rune('0'+d.logins)))
 		answer["auth"] = map[string]any{"client_token": name, "lease_duration": int(d.period.Seconds()), "renewable": true}
@@ -216,5 +229,71 @@ func TestTend(t *testing.T) {
 	d.pass(time.Hour)
 	if err := target.Tend(t.Context()); err == nil {
 		t.Error("a token that is gone is kept up")
+	}
+}
+
+// A login that is refused is not tried again and again: Vault would lock the AppRole, for
+// all who use it. What has been mended is found out in time.
+func TestALoginThatIsRefused(t *testing.T) {
+	d, client := newDoor(t)
+	d.refuses = true
+	s := newSession(client, &appRole{client: client, mount: "approle", role: "r", secret: "s"}, d.clock)
+	began := d.clock()
+	var times []time.Duration
+	for range 6 * 60 { // an hour and a half, in which somebody mints every 15 s
+		before := d.attempts
+		if _, err := s.get(t.Context()); err == nil {
+			t.Fatal("there is a token")
+		} else if text := err.Error(); !strings.Contains(text, "logging in was refused") {
+			t.Fatalf("it says %q", text)
+		}
+		if d.attempts > before {
+			times = append(times, d.clock().Sub(began))
+		}
+		d.pass(15 * time.Second)
+	}
+	for i := range times { // Vault's default: five without a quarter of an hour in between
+		if last := min(i+4, len(times)-1); last == i+4 {
+			quiet := false
+			for j := i; j < last; j++ {
+				quiet = quiet || times[j+1]-times[j] > 15*time.Minute
+			}
+			if !quiet {
+				t.Errorf("tried after %s, which locks the AppRole", times[i:last+1])
+			}
+		}
+	}
+	if len(times) < 3 || times[1] > time.Minute {
+		t.Errorf("tried after %s", times)
+	}
+	d.refuses = false
+	d.pass(lastPause)
+	if mustGet(t, s) == "" || s.current().pause != 0 {
+		t.Errorf("once it is taken, what is held is %+v", s.current())
+	}
+}
+
+// A Vault that does not answer is no refusal: it is asked by everybody who needs it.
+func TestALoginWithoutAnAnswer(t *testing.T) {
+	d, client := newDoor(t)
+	d.down = true
+	s := newSession(client, &appRole{client: client, mount: "approle", role: "r", secret: "s"}, d.clock)
+	if token, err := s.get(t.Context()); err == nil {
+		t.Fatalf("there is a token %q", token)
+	}
+	d.down = false
+	mustGet(t, s)
+}
+
+// What the target says to the engine's login is nothing that it says of a token.
+func TestARefusedLoginProvesNothing(t *testing.T) {
+	d, client := newDoor(t)
+	d.refuses = true
+	target := &vault{client: client, own: newSession(client, &appRole{client: client, mount: "approle", role: "r", secret: "s"}, d.clock)}
+	if seen, err := target.Witness(t.Context(), provider.Handle{handleAccessor: "acc"}); err == nil {
+		t.Errorf("a token is %v", seen)
+	}
+	if _, err := target.tokenRoles(t.Context()); err == nil || errors.Is(err, provider.ErrNotPermitted) {
+		t.Errorf("listing token roles says %v", err)
 	}
 }

@@ -200,11 +200,13 @@ func (v *vault) endTokens(ctx context.Context, role string) error {
 }
 
 // Witness implements provider.Witness. Vault forgets a token that is used up, as it
-// does one that has expired or was revoked: then it is gone, and no more is known.
+// does one that has expired or was revoked: then it is gone, and no more is known. The
+// ledger has no accessor where the answer to the mint was lost, or where the engine has
+// started anew since and it is not the lease that ends.
 func (v *vault) Witness(ctx context.Context, handle provider.Handle) (map[string]string, error) {
 	accessor := handle[handleAccessor]
 	if accessor == "" {
-		return map[string]string{"token": "not known: the answer to its mint was lost"}, nil
+		return map[string]string{"token": "not known: the engine has no accessor of it any more"}, nil
 	}
 	seen := map[string]string{}
 	if uses := handle[handleUses]; uses != "" {
@@ -212,15 +214,18 @@ func (v *vault) Witness(ctx context.Context, handle provider.Handle) (map[string
 	}
 	var answer struct {
 		Data struct {
-			Uses int `json:"num_uses"`
+			Accessor string
+			Uses     int `json:"num_uses"`
 		}
 	}
 	err := v.call(ctx, http.MethodPost, "auth/token/lookup-accessor", map[string]string{"accessor": accessor}, &answer)
 	switch {
-	case statusOf(err) == http.StatusBadRequest || statusOf(err) == http.StatusNotFound:
+	case said(err, http.StatusBadRequest):
 		seen["token"] = "gone"
 	case err != nil:
 		return nil, err
+	case answer.Data.Accessor != accessor:
+		return nil, errors.New("vault: the answer is of another token, or of none")
 	case handle[handleUses] == "":
 		seen["token"] = "live"
 	case answer.Data.Uses > 0:

@@ -47,6 +47,9 @@ func (v *vault) Verify(ctx context.Context) (provider.Verification, error) {
 	if err != nil {
 		return provider.Verification{}, v.explain(err)
 	}
+	if about.Type == "batch" {
+		return provider.Verification{}, invalid.Hidden(v.credentialField(), "it makes a batch token, or is one, and Vault lets those make no tokens", "give a service token; for an AppRole, token_type=service")
+	}
 	if err := v.allowed(ctx); err != nil {
 		return provider.Verification{}, err
 	}
@@ -92,8 +95,11 @@ func (v *vault) warnings(about about) (warnings []string) {
 			warnings = append(warnings, fmt.Sprintf("the engine's own policy is called %s: with a name that starts with %s it could rewrite it", policy, namePrefix))
 		}
 	}
-	if !v.own.source.again() && about.Seconds > 0 && (!about.Renewable || about.Period == 0) {
+	if !v.own.source.again() && about.Seconds > 0 && (!about.Renewable || about.Period == 0 || about.Longest > 0) {
 		warnings = append(warnings, "token can't be renewed for ever, and with its end this target stops: make an orphan with a period, or use an AppRole")
+	}
+	if !v.own.source.again() && about.Uses > 0 {
+		warnings = append(warnings, "token is good for a number of requests only, and then this target stops: make one without num_uses")
 	}
 	if why := v.own.current().why; why != nil {
 		warnings = append(warnings, "token lives, and could not be renewed: "+invalid.Clip(why.Error()))
