@@ -12,6 +12,7 @@ import (
 	core "k8s.io/api/core/v1"
 	rbac "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -59,7 +60,7 @@ func (m *mint) run(ctx context.Context, expiresAt time.Time) error {
 	m.seconds = int64(math.Ceil(max(time.Until(expiresAt), shortestToken).Seconds()))
 	work := []func() error{
 		func() error {
-			if err := m.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: metaOf(m.handle, m.handle[handleAccounts])}); err != nil {
+			if err := m.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: m.metadata(m.handle[handleAccounts])}); err != nil {
 				return err
 			}
 			var err error
@@ -86,9 +87,13 @@ func (m *mint) run(ctx context.Context, expiresAt time.Time) error {
 	return nil
 }
 
+func (m *mint) metadata(namespace string) meta.ObjectMeta {
+	return labelled(metaOf(m.handle, namespace), m.needed.Labels)
+}
+
 func (m *mint) binding() rbac.RoleBinding {
 	return rbac.RoleBinding{
-		ObjectMeta: metaOf(m.handle, m.needed.Namespace),
+		ObjectMeta: m.metadata(m.needed.Namespace),
 		RoleRef:    rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "Role", Name: m.role},
 		Subjects:   []rbac.Subject{{Kind: rbac.ServiceAccountKind, Name: m.handle[handleName], Namespace: m.handle[handleAccounts]}},
 	}

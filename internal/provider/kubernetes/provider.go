@@ -55,7 +55,8 @@ func Type() provider.Type {
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Namespace"},
 			},
 		},
-		Role: roleFields(),
+		Role:   roleFields(),
+		Tagged: []string{fieldLabels},
 		Open: func(settings provider.Settings, facts provider.Facts) (provider.Provider, error) {
 			return open(settings, facts, localPod())
 		},
