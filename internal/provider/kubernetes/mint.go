@@ -161,6 +161,7 @@ func (m *mint) awaitReady(ctx context.Context) error {
 // such a one.
 func probe(needed document) authorization.ResourceAttributes {
 	tolerated, _ := parseRights(needed.TolerateAmbient) // Compile has read them
+	tolerated = tolerated.within(needed.Namespace)
 	var first *authorization.ResourceAttributes
 	for _, rule := range needed.Rules {
 		for _, text := range rule.Resources {

@@ -71,8 +71,8 @@ type cluster struct {
 	authority string // PEM; may be empty
 	facts     provider.Facts
 
-	canary   canary
-	bindings gathered[[]binding] // to everybody
+	canary canary
+	looks  looks
 }
 
 func open(settings provider.Settings, facts provider.Facts, local pod) (*cluster, error) {
