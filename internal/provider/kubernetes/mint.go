@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	authentication "k8s.io/api/authentication/v1"
@@ -21,6 +20,10 @@ import (
 // shortestToken is the least that TokenRequest gives.
 // https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
 const shortestToken = 600 * time.Second
+
+// tokenLeeway is how long after its end an API server still takes a token; a test
+// measures it. A token says so much less, so that it is not taken after its grant's end.
+const tokenLeeway = time.Minute
 
 // Mint implements provider.Provider, in two round trips: the account and its binding
 // are made side by side, then the token; whether what the grant hangs on is as it was
@@ -57,7 +60,7 @@ type mint struct {
 }
 
 func (m *mint) run(ctx context.Context, expiresAt time.Time) error {
-	m.seconds = int64(math.Ceil(max(time.Until(expiresAt), shortestToken).Seconds()))
+	m.seconds = int64(max(time.Until(expiresAt)-tokenLeeway, shortestToken) / time.Second)
 	work := []func() error{
 		func() error {
 			if err := m.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: m.metadata(m.handle[handleAccounts])}); err != nil {
@@ -208,11 +211,11 @@ func (m *mint) undone(ctx context.Context, err error) error {
 // warnings are to who reads the credential.
 func (m *mint) warnings(expiresAt time.Time) []string {
 	var warnings []string
-	end := m.token.Status.ExpirationTimestamp.UTC().Format(time.RFC3339)
+	end := m.token.Status.ExpirationTimestamp.Add(tokenLeeway).UTC().Format(time.RFC3339)
 	if given := m.token.Spec.ExpirationSeconds; given != nil && *given < m.seconds {
 		warnings = append(warnings, "the API server cuts the lives of tokens: this one ends at "+end+", before its lease")
-	} else if time.Until(expiresAt) < shortestToken {
-		warnings = append(warnings, fmt.Sprintf("the end of the lease ends the credential; if Vault could not, the API server would at %s, since it gives no token for less than %d s", end, shortestToken/time.Second))
+	} else if time.Until(expiresAt) < shortestToken+tokenLeeway {
+		warnings = append(warnings, fmt.Sprintf("the end of the lease ends the credential; if Vault could not, the API server would at %s, since it gives no token for less than %d s and takes it for %d s more", end, shortestToken/time.Second, tokenLeeway/time.Second))
 	}
 	if warning := provider.AmbientWarning(m.ambient.texts()); warning != "" {
 		warnings = append(warnings, warning)
