@@ -2,6 +2,7 @@ package kubernetes
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -95,6 +96,9 @@ func (c *cluster) Advise(granted scope.Scope, bounds provider.Bounds) provider.A
 	}
 	if verbs := made.verbs(); anyOf(verbs, revealing) && !anyOf(verbs, reading) {
 		toDefine("patch, delete and deletecollection show what they are asked to change: with dryRun=All they change nothing")
+	}
+	if verbs := made.verbs(); anyOf(verbs, owning) && !slices.Contains(verbs, "delete") && made.action.subresource == "" && made.action.name != actionRestart {
+		toDefine("who may patch or update an object can have the cluster delete it, by naming an owner that is not there, unless an admission policy forbids it; the documentation has one")
 	}
 	if bounds.TTL > 0 && bounds.TTL < shortestToken+tokenLeeway {
 		toDefine("the API server gives no token for less than %d s, and takes it for %d s more: until then it is the end of the lease that ends a credential", shortestToken/time.Second, tokenLeeway/time.Second)
