@@ -132,13 +132,17 @@ func TestOrphansAreEnded(t *testing.T) {
 	}
 	// The same objects as a ledger that was lost would have left them, long ago.
 	past := time.Now().Add(-time.Hour)
+	id := func(which string) string { return oldID(past)[:10] + strings.Repeat(which, 14) }
+	named := map[string]string{"an orphan": "precision-" + id("a"), "another ledger's": "precision-" + id("b"), "another mount's": "precision-" + id("c"), "no mark": "precision-" + id("d"), "no grant's name": "precision-other"}
 	forged := 0
-	for name, change := range map[string]func(map[string]string){
-		"precision-orphan":         func(map[string]string) {},
-		"precision-other-ledger":   func(marks map[string]string) { replaceIn(marks, "ledger", "another") },
-		"precision-other-mount":    func(marks map[string]string) { replaceIn(marks, "mount", "another") },
-		"precision-without-a-mark": func(marks map[string]string) { clear(marks) },
+	for what, change := range map[string]func(map[string]string){
+		"an orphan":        func(map[string]string) {},
+		"another ledger's": func(marks map[string]string) { replaceIn(marks, "ledger", "another") },
+		"another mount's":  func(marks map[string]string) { replaceIn(marks, "mount", "another") },
+		"no mark":          func(marks map[string]string) { clear(marks) },
+		"no grant's name":  func(map[string]string) {},
 	} {
+		name := named[what]
 		copied := marked.DeepCopy()
 		copied.ObjectMeta = meta.ObjectMeta{Name: name, Namespace: marked.Namespace, Labels: marked.Labels, Annotations: marked.Annotations}
 		copied = copied.DeepCopy()
@@ -146,7 +150,10 @@ func TestOrphansAreEnded(t *testing.T) {
 			for key, value := range marks {
 				switch {
 				case value == lost.text("grant_id"):
-					marks[key] = oldID(past)
+					marks[key] = strings.TrimPrefix(name, "precision-")
+					if what == "no grant's name" {
+						marks[key] = id("e")
+					}
 				case value == lost.text("expires_at"):
 					marks[key] = past.UTC().Format(time.RFC3339)
 				}
@@ -164,18 +171,26 @@ func TestOrphansAreEnded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	half.ObjectMeta = meta.ObjectMeta{Name: "precision-half", Namespace: namespace, Labels: maps.Clone(half.Labels), Annotations: maps.Clone(half.Annotations)}
+	half.ObjectMeta = meta.ObjectMeta{Name: "precision-" + id("f"), Namespace: namespace, Labels: maps.Clone(half.Labels), Annotations: maps.Clone(half.Annotations)}
 	for _, marks := range []map[string]string{half.Labels, half.Annotations} {
 		for key, value := range marks {
 			switch value {
 			case lost.text("grant_id"):
-				marks[key] = oldID(past)[:8] + "bcdefghijklmnopq"
+				marks[key] = id("f")
 			case lost.text("expires_at"):
 				marks[key] = past.UTC().Format(time.RFC3339)
 			}
 		}
 	}
 	if _, err := bindings.Create(ctx, half, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	// And one that somebody has made to have the account of another's ended.
+	decoy := half.DeepCopy()
+	decoy.ObjectMeta = meta.ObjectMeta{Name: named["another mount's"], Namespace: namespace, Labels: maps.Clone(half.Labels), Annotations: half.Annotations}
+	decoy.Subjects = nil
+	replaceIn(decoy.Labels, "grant", id("g"))
+	if _, err := bindings.Create(ctx, decoy, meta.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	// A live one that has lost its account.
@@ -189,9 +204,10 @@ func TestOrphansAreEnded(t *testing.T) {
 	}
 	eventually(t, "the orphans are ended", 20*time.Second, func() bool {
 		_, err := bindings.Get(ctx, half.Name, meta.GetOptions{})
-		return !there("precision-orphan") && apierrors.IsNotFound(err)
+		return !there(named["an orphan"]) && apierrors.IsNotFound(err)
 	})
-	for _, name := range []string{live.account, "precision-other-ledger", "precision-other-mount", "precision-without-a-mark"} {
+	strangers := []string{named["another ledger's"], named["another mount's"], named["no mark"], named["no grant's name"]}
+	for _, name := range append([]string{live.account}, strangers...) {
 		if !there(name) {
 			t.Errorf("%s was ended", name)
 		}
@@ -201,7 +217,10 @@ func TestOrphansAreEnded(t *testing.T) {
 	}
 	m.revoke(lost) // half of it is gone
 	m.nothingLeft(lost, namespace)
-	for _, name := range []string{"precision-other-ledger", "precision-other-mount", "precision-without-a-mark"} {
+	if err := bindings.Delete(ctx, decoy.Name, meta.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
+	for _, name := range strangers {
 		if err := accounts.Delete(ctx, name, meta.DeleteOptions{}); err != nil {
 			t.Error(err)
 		}

@@ -2,7 +2,9 @@ package kubernetes
 
 import (
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -95,8 +97,11 @@ func (c *cluster) Advise(granted scope.Scope, bounds provider.Bounds) provider.A
 	if verbs := made.verbs(); anyOf(verbs, revealing) && !anyOf(verbs, reading) {
 		toDefine("patch, delete and deletecollection show what they are asked to change: with dryRun=All they change nothing")
 	}
-	if bounds.TTL > 0 && bounds.TTL < shortestToken {
-		toDefine("the API server gives no token for less than %d s: until then it is the end of the lease that ends a credential", shortestToken/1e9)
+	if verbs := made.verbs(); anyOf(verbs, owning) && !slices.Contains(verbs, "delete") && made.action.subresource == "" && made.action.name != actionRestart {
+		toDefine("who may patch or update an object can have the cluster delete it, by naming an owner that is not there, unless an admission policy forbids it; the documentation has one")
+	}
+	if bounds.TTL > 0 && bounds.TTL < shortestToken+tokenLeeway {
+		toDefine("the API server gives no token for less than %d s, and takes it for %d s more: until then it is the end of the lease that ends a credential", shortestToken/time.Second, tokenLeeway/time.Second)
 	}
 	return advice
 }

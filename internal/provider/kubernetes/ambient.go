@@ -3,7 +3,6 @@ package kubernetes
 import (
 	"context"
 	"strings"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -16,37 +15,45 @@ type ambience struct {
 	blind    bool   // whether the engine may not list what is bound in other namespaces
 }
 
-// listLimit bounds the listing of bindings.
-const listLimit = 10 * time.Second
-
 // ambient looks for what every account may do: in a namespace and cluster-wide, and in
-// all other namespaces where something is bound to everybody. What holds everywhere is
-// named for the first.
-func (c *cluster) ambient(ctx context.Context, namespace string) (ambience, error) {
-	var here, seen ambience
+// the other namespaces where something is bound to everybody, which elsewhere lists.
+// What holds in all namespaces is named so: it is more than the same in one of them.
+func (c *cluster) ambient(ctx context.Context, namespace string, elsewhere func(context.Context) ([]string, error)) (ambience, error) {
+	var seen ambience
+	var here, wide rights
 	var others []string
 	if err := sideBySide(
-		func() (err error) { here.found, here.unlisted, err = c.everybodys(ctx, namespace); return err },
-		func() error {
-			given, err := c.bindings.ask(ctx, listLimit, func(ctx context.Context) ([]binding, error) { return c.toEverybody(ctx, "rolebindings", notOurs) })
-			if forbidden(err) {
+		func() (err error) { here, seen.unlisted, err = c.everybodys(ctx, namespace); return err },
+		func() (err error) {
+			if others, err = elsewhere(ctx); forbidden(err) {
 				seen.blind, others = true, []string{c.namespace}
 				return nil
-			}
-			for _, one := range given {
-				others = append(others, one.Metadata.Namespace)
 			}
 			return err
 		},
 	); err != nil {
 		return ambience{}, err
 	}
-	here.blind = seen.blind
-	everywhere := map[right]bool{}
-	for _, one := range here.found {
-		everywhere[one.bare()] = true
+	if len(here) > 0 {
+		var err error
+		if wide, _, err = c.everybodys(ctx, everywhere); err != nil {
+			return ambience{}, err
+		}
 	}
-	for _, other := range inOrder(others) {
+	known := map[right]bool{}
+	for _, one := range wide {
+		known[one.bare()] = true
+	}
+	seen.found = wide
+	narrower := func(some rights) {
+		for _, one := range some {
+			if !known[one.bare()] {
+				seen.found = append(seen.found, one)
+			}
+		}
+	}
+	narrower(here)
+	for _, other := range others {
 		if other == namespace {
 			continue
 		}
@@ -54,13 +61,9 @@ func (c *cluster) ambient(ctx context.Context, namespace string) (ambience, erro
 		if err != nil {
 			return ambience{}, err
 		}
-		for _, one := range there {
-			if !everywhere[one.bare()] {
-				here.found = append(here.found, one)
-			}
-		}
+		narrower(there)
 	}
-	return here, nil
+	return seen, nil
 }
 
 // bare is a right without the namespace that it was seen in.
@@ -100,7 +103,7 @@ func (c *cluster) checkAmbient(ctx context.Context, needed document) (rights, er
 	if err != nil {
 		return nil, err
 	}
-	seen, err := c.ambient(ctx, needed.Namespace)
+	seen, err := c.ambient(ctx, needed.Namespace, c.openNamespaces)
 	if err != nil {
 		return nil, err
 	}

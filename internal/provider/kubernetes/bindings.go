@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	rbac "k8s.io/api/rbac/v1"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,6 +49,50 @@ const rbacAll = "/apis/rbac.authorization.k8s.io/v1/"
 // notOurs selects what bears no grant's mark: one binding for each live grant would
 // have to be read for each mint.
 const notOurs = "!" + markGrant
+
+// looks are looks at the bindings of all namespaces. Anybody may give a binding a
+// grant's mark, so what bears one is looked at as well, if less often. There is one
+// look under way at a time.
+type looks struct {
+	gathered[[]string]
+	marked []string  // namespaces where something marked was bound to everybody
+	until  time.Time // when what is marked is looked at again
+}
+
+// How long a look takes at most, and how often what bears a grant's mark is looked at.
+const (
+	lookLimit   = 10 * time.Second
+	markedEvery = 10 * time.Second
+)
+
+// openNamespaces lists the namespaces where something is bound to everybody.
+func (c *cluster) openNamespaces(ctx context.Context) ([]string, error) {
+	return c.looks.ask(ctx, lookLimit, func(ctx context.Context) ([]string, error) {
+		if time.Now().After(c.looks.until) {
+			marked, err := c.namespacesWith(ctx, markGrant)
+			if err != nil {
+				return nil, err
+			}
+			c.looks.marked, c.looks.until = marked, time.Now().Add(markedEvery)
+		}
+		unmarked, err := c.namespacesWith(ctx, notOurs)
+		return inOrder(append(unmarked, c.looks.marked...)), err
+	})
+}
+
+// openNamespacesNow is the same, as it is now whatever bears which mark.
+func (c *cluster) openNamespacesNow(ctx context.Context) ([]string, error) {
+	return c.namespacesWith(ctx, "")
+}
+
+func (c *cluster) namespacesWith(ctx context.Context, selector string) ([]string, error) {
+	given, err := c.toEverybody(ctx, "rolebindings", selector)
+	var namespaces []string
+	for _, one := range given {
+		namespaces = append(namespaces, one.Metadata.Namespace)
+	}
+	return inOrder(namespaces), err
+}
 
 // toEverybody lists the bindings of a kind that every minted account comes under:
 // rolebindings or clusterrolebindings. The list is what the API server has in memory,

@@ -87,14 +87,15 @@ func TestAdvise(t *testing.T) {
 		bounds           provider.Bounds
 		mint, define     []string // what each has to say, nothing for silence
 	}{
-		"a workload":    {action: "apply", resource: "prod/deployments.apps/web", mint: []string{"service accounts"}},
+		"a workload":    {action: "apply", resource: "prod/deployments.apps/web", mint: []string{"service accounts"}, define: []string{"an owner that is not there"}},
 		"a namespace":   {action: "apply", resource: "prod/*", mint: []string{"service accounts"}, define: []string{"configmaps", "services", "ingresses", "cronjobs"}},
+		"deleting":      {action: "delete", resource: "prod/services/web", define: []string{"dryRun"}},
 		"reading":       {action: "read", resource: "prod/*"},
 		"restarting":    {action: "restart", resource: "prod/deployments.apps/web"},
 		"scaling":       {action: "scale", resource: "prod/deployments.apps/web"},
 		"watching":      {action: "read", resource: "prod/pods", bounds: provider.Bounds{Options: provider.Settings{fieldAllowWatch: true}}, mint: []string{"stream"}},
-		"power":         {action: "apply", resource: "prod/secrets/db", bounds: provider.Bounds{AllowEscalation: true}, mint: []string{"more than it is"}},
-		"custom":        {action: "patch", resource: "prod/workflows.argoproj.io/x", mint: []string{"workflows.argoproj.io"}, define: []string{"dryRun"}},
+		"power":         {action: "apply", resource: "prod/secrets/db", bounds: provider.Bounds{AllowEscalation: true}, mint: []string{"more than it is"}, define: []string{"an owner that is not there"}},
+		"custom":        {action: "patch", resource: "prod/workflows.argoproj.io/x", mint: []string{"workflows.argoproj.io"}, define: []string{"dryRun", "an owner that is not there"}},
 		"a patch":       {action: "patch", resource: "prod/services/web", define: []string{"dryRun", "services"}},
 		"a short lease": {action: "get", resource: "prod/services/web", bounds: provider.Bounds{TTL: 60e9}, define: []string{"600 s"}},
 	} {

@@ -32,7 +32,7 @@ func (c *cluster) Examine(ctx context.Context, granted scope.Scope, bounds provi
 		return provider.Findings{}, first(err)
 	}
 	// Last: what is ambient is only of interest where the rest is right.
-	if look.seen, err = c.ambient(ctx, asked.on.namespace); err != nil {
+	if look.seen, err = c.ambient(ctx, asked.on.namespace, c.openNamespacesNow); err != nil {
 		return provider.Findings{}, err
 	}
 	if rest := look.seen.found.except(asked.options.tolerated); len(rest) > 0 {

@@ -83,6 +83,7 @@ func (c *cluster) newGrant(asked scope.Scope, bounds provider.Bounds) (grant, er
 		Rules:           rulesOf(made.granted, request.on.name),
 		Audiences:       request.options.audiences,
 		TolerateAmbient: request.options.tolerated.texts(),
+		Labels:          request.options.labels,
 		WaitReady:       request.options.waitReady,
 	}
 	if request.action.name == actionRestart {

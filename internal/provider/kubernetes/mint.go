@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"time"
 
 	authentication "k8s.io/api/authentication/v1"
@@ -12,6 +11,7 @@ import (
 	core "k8s.io/api/core/v1"
 	rbac "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -20,6 +20,10 @@ import (
 // shortestToken is the least that TokenRequest gives.
 // https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/token-request-v1/
 const shortestToken = 600 * time.Second
+
+// tokenLeeway is how long after its end an API server still takes a token; a test
+// measures it. A token says so much less, so that it is not taken after its grant's end.
+const tokenLeeway = time.Minute
 
 // Mint implements provider.Provider, in two round trips: the account and its binding
 // are made side by side, then the token; whether what the grant hangs on is as it was
@@ -56,10 +60,10 @@ type mint struct {
 }
 
 func (m *mint) run(ctx context.Context, expiresAt time.Time) error {
-	m.seconds = int64(math.Ceil(max(time.Until(expiresAt), shortestToken).Seconds()))
+	m.seconds = int64(max(time.Until(expiresAt)-tokenLeeway, shortestToken) / time.Second)
 	work := []func() error{
 		func() error {
-			if err := m.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: metaOf(m.handle, m.handle[handleAccounts])}); err != nil {
+			if err := m.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: m.metadata(m.handle[handleAccounts])}); err != nil {
 				return err
 			}
 			var err error
@@ -86,9 +90,13 @@ func (m *mint) run(ctx context.Context, expiresAt time.Time) error {
 	return nil
 }
 
+func (m *mint) metadata(namespace string) meta.ObjectMeta {
+	return labelled(metaOf(m.handle, namespace), m.needed.Labels)
+}
+
 func (m *mint) binding() rbac.RoleBinding {
 	return rbac.RoleBinding{
-		ObjectMeta: metaOf(m.handle, m.needed.Namespace),
+		ObjectMeta: m.metadata(m.needed.Namespace),
 		RoleRef:    rbac.RoleRef{APIGroup: rbac.GroupName, Kind: "Role", Name: m.role},
 		Subjects:   []rbac.Subject{{Kind: rbac.ServiceAccountKind, Name: m.handle[handleName], Namespace: m.handle[handleAccounts]}},
 	}
@@ -156,6 +164,7 @@ func (m *mint) awaitReady(ctx context.Context) error {
 // such a one.
 func probe(needed document) authorization.ResourceAttributes {
 	tolerated, _ := parseRights(needed.TolerateAmbient) // Compile has read them
+	tolerated = tolerated.within(needed.Namespace)
 	var first *authorization.ResourceAttributes
 	for _, rule := range needed.Rules {
 		for _, text := range rule.Resources {
@@ -202,11 +211,11 @@ func (m *mint) undone(ctx context.Context, err error) error {
 // warnings are to who reads the credential.
 func (m *mint) warnings(expiresAt time.Time) []string {
 	var warnings []string
-	end := m.token.Status.ExpirationTimestamp.UTC().Format(time.RFC3339)
+	end := m.token.Status.ExpirationTimestamp.Add(tokenLeeway).UTC().Format(time.RFC3339)
 	if given := m.token.Spec.ExpirationSeconds; given != nil && *given < m.seconds {
 		warnings = append(warnings, "the API server cuts the lives of tokens: this one ends at "+end+", before its lease")
-	} else if time.Until(expiresAt) < shortestToken {
-		warnings = append(warnings, fmt.Sprintf("the end of the lease ends the credential; if Vault could not, the API server would at %s, since it gives no token for less than %d s", end, shortestToken/time.Second))
+	} else if time.Until(expiresAt) < shortestToken+tokenLeeway {
+		warnings = append(warnings, fmt.Sprintf("the end of the lease ends the credential; if Vault could not, the API server would at %s, since it gives no token for less than %d s and takes it for %d s more", end, shortestToken/time.Second, tokenLeeway/time.Second))
 	}
 	if warning := provider.AmbientWarning(m.ambient.texts()); warning != "" {
 		warnings = append(warnings, warning)

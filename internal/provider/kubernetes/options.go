@@ -45,6 +45,11 @@ func roleFields() map[string]*framework.FieldSchema {
 			Description:  "With <namespace>/*: groups of custom resources to include, such as argoproj.io.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Include groups"},
 		},
+		fieldLabels: {
+			Type:         framework.TypeKVPairs,
+			Description:  "Labels of account and binding beside the engine's own, by key. A value may hold {{task}}, a parameter or {{identity.entity.name}} and its like.",
+			DisplayAttrs: &framework.DisplayAttributes{Name: "Labels"},
+		},
 		provider.TolerateAmbient: provider.TolerateAmbientField(`"get,list configmaps in prod"`),
 	}
 }
@@ -54,6 +59,7 @@ type options struct {
 	audiences []string
 	groups    []string
 	tolerated rights
+	labels    map[string]string
 	waitReady bool
 	watch     bool
 	secrets   bool
@@ -92,6 +98,9 @@ func parseOptions(settings provider.Settings) (options, error) {
 		}
 	}
 	var err error
+	if read.labels, err = parseLabels(settings); err != nil {
+		return options{}, err
+	}
 	read.tolerated, err = parseRights(settings.List(provider.TolerateAmbient))
 	return read, err
 }

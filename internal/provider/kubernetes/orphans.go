@@ -11,7 +11,9 @@ import (
 )
 
 // Marked implements provider.OrphanFinder: it lists the accounts that bear the mount's
-// mark, and then the bindings of whose grants it has seen no account.
+// mark, and then the bindings of whose grants it has seen no account. Anybody who may
+// make bindings in some namespace can give one any mark and any name, and would have the
+// account of that name ended: what is not named by its own grant is not the engine's.
 func (c *cluster) Marked(ctx context.Context, mount string, known func(grant string) bool) iter.Seq2[provider.Marked, error] {
 	return func(yield func(provider.Marked, error) bool) {
 		if mount == "" {
@@ -24,7 +26,7 @@ func (c *cluster) Marked(ctx context.Context, mount string, known func(grant str
 			for _, account := range accounts {
 				found := marked(account.ObjectMeta, c.namespace, account.Annotations[markFor])
 				seen[account.Name] = true
-				if more = known(found.Grant) || yield(found, nil); !more {
+				if more = !namedByGrant(found) || known(found.Grant) || yield(found, nil); !more {
 					return false
 				}
 			}
@@ -34,7 +36,7 @@ func (c *cluster) Marked(ctx context.Context, mount string, known func(grant str
 			err = list(ctx, c.client, "/apis/rbac.authorization.k8s.io/v1/rolebindings", selector, func(bindings []meta.PartialObjectMetadata) bool {
 				for _, binding := range bindings {
 					found := marked(binding.ObjectMeta, c.namespace, binding.Namespace)
-					if seen[binding.Name] || found.Grant == "" || known(found.Grant) {
+					if seen[binding.Name] || !namedByGrant(found) || known(found.Grant) {
 						continue
 					}
 					if more = yield(found, nil); !more {
@@ -52,4 +54,10 @@ func (c *cluster) Marked(ctx context.Context, mount string, known func(grant str
 			yield(provider.Marked{}, wrapped("listing what bears the mount's mark", err))
 		}
 	}
+}
+
+// namedByGrant says whether an object has the name that Prepare gave it.
+func namedByGrant(found provider.Marked) bool {
+	name := found.Handle[handleName]
+	return found.Grant != "" && (name == accountPrefix+found.Grant || name == restartPrefix+found.Grant)
 }

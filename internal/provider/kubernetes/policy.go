@@ -19,6 +19,7 @@ type document struct {
 	Audiences       []string          `json:"audiences,omitempty"`
 	TolerateAmbient []string          `json:"tolerate_ambient,omitempty"`
 	AdmissionPolicy string            `json:"admission_policy,omitempty"` // that has to be in place, or RBAC grants more than is meant
+	Labels          map[string]string `json:"labels,omitempty"`           // of account and binding, beside the engine's own
 	WaitReady       bool              `json:"wait_ready"`
 }
 

@@ -55,7 +55,8 @@ func Type() provider.Type {
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Namespace"},
 			},
 		},
-		Role: roleFields(),
+		Role:   roleFields(),
+		Tagged: []string{fieldLabels},
 		Open: func(settings provider.Settings, facts provider.Facts) (provider.Provider, error) {
 			return open(settings, facts, localPod())
 		},
@@ -70,8 +71,8 @@ type cluster struct {
 	authority string // PEM; may be empty
 	facts     provider.Facts
 
-	canary   canary
-	bindings gathered[[]binding] // to everybody
+	canary canary
+	looks  looks
 }
 
 func open(settings provider.Settings, facts provider.Facts, local pod) (*cluster, error) {

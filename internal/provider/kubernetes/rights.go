@@ -14,8 +14,12 @@ import (
 )
 
 // right is one verb on what it is for: "secrets in prod", "deployments.apps named web in
-// prod", or a path of the API server such as "/metrics".
+// prod", "nodes in *", or a path of the API server such as "/metrics".
 type right struct{ verb, of string }
+
+// everywhere stands for all namespaces, and for what is in none. No namespace has that
+// name, so that an API server that is asked about it tells what holds in all.
+const everywhere = "*"
 
 // rights is a set of them, written as "get,list secrets in prod".
 type rights []right
@@ -55,12 +59,24 @@ func (r rights) both(others rights) rights {
 	return r.except(r.except(others))
 }
 
+// within are the rights as they hold in one namespace: those that hold everywhere do.
+func (r rights) within(namespace string) rights {
+	var all rights
+	for _, one := range r {
+		if thing, wide := strings.CutSuffix(one.of, " in "+everywhere); wide {
+			one.of = thing + " in " + namespace
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
 func compareRights(a, b right) int {
 	return cmp.Or(cmp.Compare(a.of, b.of), cmp.Compare(a.verb, b.verb))
 }
 
 // rightShape is how texts writes rights: verbs, and a path or a kind in a namespace.
-var rightShape = regexp.MustCompile(`\A([a-z*]+(?:,[a-z*]+)*) (/\S*|\*|\S+(?: named \S+)? in [a-z0-9-]+)\z`)
+var rightShape = regexp.MustCompile(`\A([a-z*]+(?:,[a-z*]+)*) (/\S*|\*|\S+(?: named \S+)? in (?:[a-z0-9-]+|\*))\z`)
 
 // parseRights reads what texts writes. The error is an *invalid.Error.
 func parseRights(texts []string) (rights, error) {

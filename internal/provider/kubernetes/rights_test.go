@@ -62,6 +62,7 @@ func TestTolerated(t *testing.T) {
 		{[]string{"get,list,watch secrets in prod", "get /metrics"}, nil},
 		{[]string{"get secrets in prod", "get /metrics"}, []string{"list secrets in prod"}},
 		{[]string{"get,list secrets in staging", "get /metrics"}, []string{"get,list secrets in prod"}},
+		{[]string{"get,list secrets in *"}, []string{"get /metrics", "get,list secrets in prod"}},
 		{[]string{"* * in prod", "* *.* in prod", "get *"}, []string{"get /metrics", "get,list secrets in prod"}},
 	} {
 		tolerated, err := parseRights(test.tolerated)
@@ -72,7 +73,7 @@ func TestTolerated(t *testing.T) {
 			t.Errorf("tolerating %q leaves %q, want %q", test.tolerated, rest, test.rest)
 		}
 	}
-	for _, text := range []string{"", "get", "secrets in prod", "get secrets", "get secrets in", "get secrets in prod; list pods in prod", "get  secrets in prod", "get secrets in Prod", "get\nsecrets in prod"} {
+	for _, text := range []string{"", "get", "secrets in prod", "get secrets", "get secrets in", "get secrets in prod; list pods in prod", "get  secrets in prod", "get secrets in Prod", "get secrets in p*", "get secrets in **", "get\nsecrets in prod"} {
 		if _, err := parseRights([]string{text}); !errors.As(err, new(*invalid.Error)) {
 			t.Errorf("%q is tolerated: %v", text, err)
 		}
@@ -82,7 +83,7 @@ func TestTolerated(t *testing.T) {
 // A binding gives what its rules have where it is, and nothing elsewhere.
 func TestRightsGiven(t *testing.T) {
 	rules := []rbac.PolicyRule{{Verbs: []string{"list"}, APIGroups: []string{""}, Resources: []string{"secrets"}}, {Verbs: []string{"get"}, NonResourceURLs: []string{"/metrics"}}}
-	asked, err := parseRights([]string{"list secrets in prod", "list secrets in staging", "get /metrics", "get secrets in prod"})
+	asked, err := parseRights([]string{"list secrets in prod", "list secrets in staging", "list secrets in *", "get /metrics", "get secrets in prod"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func TestRightsGiven(t *testing.T) {
 	if got := rightsGiven(here, rules, asked).texts(); !slices.Equal(got, []string{"list secrets in prod"}) {
 		t.Errorf("a RoleBinding gives %q", got)
 	}
-	if got := rightsGiven(everywhere, rules, asked).texts(); !slices.Equal(got, []string{"get /metrics", "list secrets in prod", "list secrets in staging"}) {
+	if got := rightsGiven(everywhere, rules, asked).texts(); !slices.Equal(got, []string{"get /metrics", "list secrets in *", "list secrets in prod", "list secrets in staging"}) {
 		t.Errorf("a ClusterRoleBinding gives %q", got)
 	}
 }

@@ -77,6 +77,7 @@ var secrets = kind{resource: "secrets"}
 // Verbs by what they do to an object.
 var (
 	changing  = []string{"create", "patch", "update"}
+	owning    = []string{"patch", "update"}
 	revealing = []string{"delete", "deletecollection", "patch"} // with dryRun=All they show what they leave as it is
 	reading   = []string{"get", "list", "watch"}
 )
