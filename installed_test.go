@@ -114,6 +114,18 @@ func TestWhatWasLostIsInstalledAgain(t *testing.T) {
 	e.installedAre(fake, "seen: reset on one")
 }
 
+// What was made is not looked at again by a mint, after a restart either.
+func TestAMintDoesNotInstallWhatWasMade(t *testing.T) {
+	e, fake := newInstallingEngine(t)
+	e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	e.backend = e.open(e.System())
+	e.initialize()
+	e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+	if times := fake.Installed()["seen: reset on one"]; times != 1 {
+		t.Errorf("it was installed %d times, want once", times)
+	}
+}
+
 // A failure is written down before it can leave something, and swept.
 func TestAnInstallationThatFailsLeavesNothing(t *testing.T) {
 	e, fake := newInstallingEngine(t)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -25,6 +26,8 @@ type Installation struct {
 	System string          `json:"system"` // see Grant
 	Handle provider.Handle `json:"handle"`
 	At     time.Time       `json:"at"`
+	// Made says that it was installed whole, and not only begun.
+	Made bool `json:"made,omitempty"`
 }
 
 // NewInstallation names what a handle stands for at a target. Targets that are one
@@ -64,18 +67,30 @@ func Installations(ctx context.Context, storage logical.Storage) ([]Installation
 	}
 	var all []Installation
 	for _, key := range keys {
-		entry, err := storage.Get(ctx, InstallPrefix+key)
-		if err != nil {
-			return nil, fmt.Errorf("ledger: reading installation %s: %w", key, err)
-		}
-		if entry == nil {
+		installation, err := GetInstallation(ctx, storage, key)
+		if errors.Is(err, ErrNotFound) {
 			continue // deleted since it was listed
 		}
-		var installation Installation
-		if err := entry.DecodeJSON(&installation); err != nil || installation.Key != key {
-			return nil, fmt.Errorf("%w: installation %s", ErrDamaged, key)
+		if err != nil {
+			return nil, err
 		}
 		all = append(all, installation)
 	}
 	return all, nil
+}
+
+// GetInstallation reads one. The error is ErrNotFound where it is not written down.
+func GetInstallation(ctx context.Context, storage logical.Storage, key string) (Installation, error) {
+	entry, err := storage.Get(ctx, InstallPrefix+key)
+	if err != nil {
+		return Installation{}, fmt.Errorf("ledger: reading installation %s: %w", key, err)
+	}
+	if entry == nil {
+		return Installation{}, ErrNotFound
+	}
+	var installation Installation
+	if err := entry.DecodeJSON(&installation); err != nil || installation.Key != key {
+		return Installation{}, fmt.Errorf("%w: installation %s", ErrDamaged, key)
+	}
+	return installation, nil
 }

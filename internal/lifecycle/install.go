@@ -25,7 +25,7 @@ type installations struct {
 type installation struct {
 	ledger.Installation
 	turn     chan struct{}
-	made     bool // by this process, so that a mint need not look
+	made     bool // so that a mint need not look
 	reserved int  // for roles that are being written
 }
 
@@ -141,8 +141,9 @@ func (m *Manager) Install(ctx context.Context, storage logical.Storage, order Or
 	return release, nil
 }
 
-// install installs what is needed, which is written down before. Where this
-// process has done so already, it looks again only if it is told to.
+// install installs what is needed, which is written down before and after. What was
+// made is looked at again only if that is asked for: a mint must not put right, and so
+// hide, what somebody has changed.
 func (m *Manager) install(ctx context.Context, storage logical.Storage, needed need, again bool) error {
 	if needed.Key == "" || (!again && m.installed.made(needed.Key)) {
 		return nil
@@ -155,6 +156,13 @@ func (m *Manager) install(ctx context.Context, storage logical.Storage, needed n
 	if !again && m.installed.made(needed.Key) {
 		return nil // by one who had the turn before
 	}
+	if stored, err := ledger.GetInstallation(ctx, storage, needed.Key); err == nil && stored.Made && !again {
+		m.installed.mark(known, true) // before a restart
+		return nil
+	} else if err != nil && !errors.Is(err, ledger.ErrNotFound) {
+		return err
+	}
+	m.installed.mark(known, false)
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	if err := ledger.PutInstallation(detached, storage, needed.Installation); err != nil {
@@ -163,7 +171,14 @@ func (m *Manager) install(ctx context.Context, storage logical.Storage, needed n
 	err = m.lane(needed.Target).Do(ctx, circuit.Mint, func(ctx context.Context) error {
 		return needed.installer.Install(ctx, needed.Handle, needed.policy)
 	})
-	m.installed.mark(known, err == nil)
+	if err == nil {
+		made := needed.Installation
+		made.Made = true
+		if err := ledger.PutInstallation(context.WithoutCancel(ctx), storage, made); err != nil {
+			return err
+		}
+		m.installed.mark(known, true)
+	}
 	var down *circuit.DownError
 	switch {
 	case errors.As(err, &down), errors.Is(err, circuit.ErrBusy):
@@ -236,6 +251,7 @@ func (m *Manager) Uninstall(ctx context.Context, storage logical.Storage, target
 		return ErrNeeded
 	}
 	// As with grants: one that may not write any more must not change a target.
+	idle.Made = false
 	if err := ledger.PutInstallation(ctx, storage, idle); err != nil {
 		return err
 	}

@@ -223,10 +223,10 @@ func TestHashTellsScopesApart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if other, twice := seen[granted.Hash()]; twice {
+		if other, twice := seen[granted.Canonical()]; twice {
 			t.Errorf("%s and %s have the same hash", name, other)
 		}
-		seen[granted.Hash()] = name
+		seen[granted.Canonical()] = name
 	}
 }
 

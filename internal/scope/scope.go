@@ -4,8 +4,6 @@
 package scope
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"strings"
 	"unicode"
@@ -107,13 +105,6 @@ func (s Scope) Canonical() string {
 		panic(err) // strings can always be marshalled
 	}
 	return string(text)
-}
-
-// Hash names the scope: 128 bits of SHA-256 over its canonical form, in
-// hexadecimal.
-func (s Scope) Hash() string {
-	sum := sha256.Sum256([]byte(s.Canonical()))
-	return hex.EncodeToString(sum[:16])
 }
 
 func notGraphicASCII(char rune) bool { return char <= ' ' || char >= 0x7F }
