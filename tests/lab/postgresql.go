@@ -242,6 +242,11 @@ func (p *PostgreSQL) ClosePublic(ctx context.Context, database, schema, owner st
 	return p.script(ctx, "public.sql", database, "schema", schema, "owner", owner)
 }
 
+// CloseFloor closes what deploy/postgresql/floor.sql closes.
+func (p *PostgreSQL) CloseFloor(ctx context.Context, database string) error {
+	return p.script(ctx, "floor.sql", database, "engine", p.Engine.Name)
+}
+
 // script runs a file of deploy/postgresql by psql, with variables' names and values
 // in turn. A variable without a value is not set.
 func (p *PostgreSQL) script(ctx context.Context, name, database string, variables ...string) error {

@@ -10,24 +10,13 @@ import (
 // that comes back from a crash with what it had.
 func TestServer(t *testing.T) {
 	p := servers.PostgreSQL
-	if err := p.CreateDatabase(t.Context(), "lab"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = p.DropDatabase(t.Context(), "lab") })
-	super, err := p.Connect(t.Context(), p.Superuser, "lab")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, statement := range []string{"CREATE ROLE lab_owner", "CREATE SCHEMA ledger AUTHORIZATION lab_owner", "CREATE TABLE ledger.t (a int)"} {
-		if _, err := super.Exec(t.Context(), statement); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s := shopNamed(t, "lab")
+	s.exec("CREATE SCHEMA ledger AUTHORIZATION shop_owner; CREATE TABLE ledger.t (a int)")
 	for range 2 {
-		if err := p.GrantEngine(t.Context(), "lab", "ledger", "lab_owner"); err != nil {
+		if err := p.GrantEngine(t.Context(), "lab", "ledger", owner); err != nil {
 			t.Fatal(err)
 		}
-		if err := p.ClosePublic(t.Context(), "lab", "ledger", "lab_owner"); err != nil {
+		if err := p.ClosePublic(t.Context(), "lab", "ledger", owner); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -3,7 +3,8 @@ package postgresql
 // statement is something that a minted login tries.
 type statement struct {
 	// The grants that may, see grants; "floor" for every login, "floor of 15" before
-	// PostgreSQL 16. What starts with "~" may with some versions of the server.
+	// PostgreSQL 16; "open" where deploy/postgresql/floor.sql has not been run. What
+	// starts with "~" may with some versions of the server.
 	by  string
 	sql string
 }
@@ -182,8 +183,8 @@ var statementsOnData = []statement{
 	{"update", "BEGIN; SELECT id FROM ledger.entries FOR UPDATE"},
 	{"", "SELECT card FROM ledger.entries FOR UPDATE"},
 	{"", "SELECT owner FROM ledger.accounts FOR SHARE"},
-	{"floor", "SELECT pg_advisory_lock(1)"},
-	{"floor", "SELECT pg_try_advisory_lock(2, 3)"},
-	{"floor", "BEGIN; SELECT pg_advisory_xact_lock(4)"},
-	{"floor", "SELECT pg_advisory_lock_shared(5)"},
+	{"open floor", "SELECT pg_advisory_lock(1)"},
+	{"open floor", "SELECT pg_try_advisory_lock(2, 3)"},
+	{"open floor", "BEGIN; SELECT pg_advisory_xact_lock(4)"},
+	{"open floor", "SELECT pg_advisory_lock_shared(5)"},
 }

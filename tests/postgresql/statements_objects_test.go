@@ -146,7 +146,7 @@ var statementsOnObjects = []statement{
 	{"", "REVOKE {login} FROM {engine}"},
 	{"floor of 15", "SET ROLE {holder}; ALTER ROLE {holder} PASSWORD 'x'"},
 	{"floor of 15", "SET ROLE {holder}; ALTER ROLE {holder} SET work_mem = '1MB'"},
-	{"floor of 15", "SET ROLE {holder}; SELECT lo_create(0)"},
+	{"open floor of 15", "SET ROLE {holder}; SELECT lo_create(0)"},
 	{"", "SET ROLE {holder}; ALTER ROLE {holder} LOGIN"},
 	{"", "SET ROLE {holder}; GRANT {holder} TO shop_app"},
 	{"", "SET ROLE {holder}; ALTER ROLE {login} VALID UNTIL 'infinity'"},

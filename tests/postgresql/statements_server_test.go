@@ -70,9 +70,9 @@ var statementsOnServer = []statement{
 	{"", "SELECT pg_file_write('breach', 'x', false)"},
 
 	// Large objects.
-	{"floor", "SELECT lo_create(0)"},
-	{"floor", "SELECT lo_from_bytea(0, 'mine')"},
-	{"floor", "SELECT lo_creat(-1)"},
+	{"open floor", "SELECT lo_create(0)"},
+	{"open floor", "SELECT lo_from_bytea(0, 'mine')"},
+	{"open floor", "SELECT lo_creat(-1)"},
 	{"", "SELECT lo_get(7800001)"},
 	{"", "SELECT lo_put(7800001, 0, 'mine')"},
 	{"", "SELECT lo_unlink(7800001)"},

@@ -238,6 +238,7 @@ func TestRotateRoot(t *testing.T) {
 	s := newShop(t)
 	m := newMount(t)
 	engine := lab.Login{Name: s.name + "_engine", Password: "known-to-somebody"}
+	s.exec("DROP ROLE IF EXISTS " + engine.Name)
 	s.exec(fmt.Sprintf("CREATE ROLE %s LOGIN CREATEROLE PASSWORD '%s' IN ROLE %s", engine.Name, engine.Password, servers.PostgreSQL.Engine.Name))
 	s.exec(fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s WITH GRANT OPTION; GRANT USAGE ON SCHEMA ledger TO %[2]s WITH GRANT OPTION; GRANT SELECT ON ledger.entries TO %[2]s WITH GRANT OPTION", s.name, engine.Name))
 	m.write("config/"+target, config(s, engine))
