@@ -41,8 +41,7 @@ type watch struct {
 	names      map[string]string // of login, holder, engine and the rest, as the statements have them
 	grown      string            // how far the log was
 	kept       state             // of tables and catalogue
-	keptOther  state
-	other      *pgx.Conn // in another database
+	other      *pgx.Conn         // in another database
 	statements struct{ outside, tables, catalogue string }
 }
 
