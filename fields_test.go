@@ -2,9 +2,13 @@ package precision
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/hashicorp/vault/sdk/framework"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
 )
 
 // Pairs come as an object, or as key=value from the command line.
@@ -31,6 +35,22 @@ func TestWholeNumbers(t *testing.T) {
 	} {
 		if err := checkType("number", &framework.FieldSchema{Type: framework.TypeInt}, raw); (err == nil) != want {
 			t.Errorf("%v (%T): %v", raw, raw, err)
+		}
+	}
+}
+
+// Every field that a target or a role may have can be written: its type is one that
+// the guard knows.
+func TestFieldsOfAllTypes(t *testing.T) {
+	t.Parallel()
+	for _, of := range registry.Types() {
+		for _, fields := range []map[string]*framework.FieldSchema{of.Config, of.Role} {
+			for field, schema := range fields {
+				err := checkType(field, schema, "1")
+				if mendable := new(invalid.Error); err != nil && !errors.As(err, &mendable) {
+					t.Errorf("%s: %v", of.Name, err)
+				}
+			}
 		}
 	}
 }

@@ -90,7 +90,13 @@ var rolesOnce = sync.OnceValue(func() error {
 // newShop makes a shop in which the engine has its rights, and everybody none.
 func newShop(t *testing.T) *shop {
 	t.Helper()
-	s, p := shopNamed(t, strings.ToLower(strings.NewReplacer("/", "_", "#", "_").Replace(t.Name()))), servers.PostgreSQL
+	return stocked(t, strings.ToLower(strings.NewReplacer("/", "_", "#", "_").Replace(t.Name())))
+}
+
+// stocked makes one of another name, for a test that has two.
+func stocked(t *testing.T, name string) *shop {
+	t.Helper()
+	s, p := shopNamed(t, name), servers.PostgreSQL
 	s.exec(shopSchema)
 	s.exec(shopContents)
 	if err := p.ClosePublic(t.Context(), s.name, schema, owner); err != nil {

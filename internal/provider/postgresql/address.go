@@ -101,6 +101,9 @@ func parseAddress(settings provider.Settings) (address, error) {
 	if at.database == "" {
 		return wrong("no database is named", urlRemedy)
 	}
+	if err := checkName(at.database); err != nil { // a zero byte in it would begin a setting
+		return wrong("the database: "+err.Error(), urlRemedy)
+	}
 	if port := parsed.Port(); port != "" {
 		number, err := strconv.ParseUint(port, 10, 16)
 		if err != nil || number == 0 {
@@ -126,7 +129,7 @@ func parseAddress(settings provider.Settings) (address, error) {
 			return wrong(invalid.Clip(name)+" is not taken", "use sslmode and connect_timeout only, or host=/folder for a socket")
 		}
 	}
-	if at.host == "" || strings.ContainsAny(at.host, ", ") {
+	if at.host == "" || strings.ContainsAny(at.host, ", \x00") {
 		return wrong("it does not name one host", urlRemedy)
 	}
 	return at.withTLS(settings)

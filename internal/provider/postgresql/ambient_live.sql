@@ -83,7 +83,10 @@ UNION ALL
 SELECT format('%s on large objects', a.privilege_type),
        format('REVOKE %s ON LARGE OBJECT %s FROM PUBLIC', a.privilege_type, string_agg(m.oid::text, ', ' ORDER BY m.oid)), '{}'
 FROM pg_largeobject_metadata m, aclexplode(m.lomacl) a
-WHERE m.lomacl IS NOT NULL AND a.grantee = 0 GROUP BY a.privilege_type
+WHERE m.lomacl IS NOT NULL AND a.grantee = 0
+  -- What a minted login has made it may give to whom it likes, and keep no other from being minted by that.
+  AND NOT EXISTS (SELECT FROM pg_shdescription s WHERE s.classoid = 'pg_authid'::regclass AND s.objoid = m.lomowner AND starts_with(s.description, 'vault-plugin-secrets-precision mount='))
+GROUP BY a.privilege_type
 UNION ALL
 SELECT format('%s on parameter %I', a.privilege_type, q.parname), format('REVOKE %s ON PARAMETER %I FROM PUBLIC', a.privilege_type, q.parname), '{}'
 FROM pg_parameter_acl q, aclexplode(q.paracl) a WHERE a.grantee = 0

@@ -64,6 +64,8 @@ WITH system_right AS (
                                        WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE 'large objects' END AS kind) k
   -- A type alone gives access to nothing.
   WHERE a.grantee = 0 AND x.defaclobjtype <> 'T'
+    -- A minted login, which can make nothing but large objects, keeps no other from being granted.
+    AND NOT EXISTS (SELECT FROM pg_shdescription s WHERE s.classoid = 'pg_authid'::regclass AND s.objoid = r.oid AND starts_with(s.description, 'vault-plugin-secrets-precision mount='))
   UNION ALL
   SELECT 'every right on every large object (lo_compat_privileges)', 'ALTER SYSTEM RESET lo_compat_privileges; SELECT pg_reload_conf()'
   WHERE current_setting('lo_compat_privileges')::boolean

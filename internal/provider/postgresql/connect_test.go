@@ -55,6 +55,8 @@ func TestTargetsThatAreRefused(t *testing.T) {
 		"credentials":            {provider.Settings{fieldURL: "postgresql://engine:hunter2@db/shop"}, fieldURL},
 		"half of them":           {provider.Settings{fieldURL: "postgresql://{{username}}:hunter2@db/shop"}, fieldURL},
 		"two hosts":              {provider.Settings{fieldURL: "postgresql://{{username}}:{{password}}@db1,db2/shop"}, fieldURL},
+		"a setting after it":     {provider.Settings{fieldURL: good + "%00options%00-c%20role=postgres"}, fieldURL},
+		"a folder and a setting": {provider.Settings{fieldURL: "postgresql://{{username}}@/shop?host=/run%00options"}, fieldURL},
 		"no database":            {provider.Settings{fieldURL: "postgresql://{{username}}:{{password}}@db"}, fieldURL},
 		"a file":                 {provider.Settings{fieldURL: good + "?sslrootcert=/etc/passwd"}, fieldURL},
 		"a password in a query":  {provider.Settings{fieldURL: good + "?password=hunter2"}, fieldURL},

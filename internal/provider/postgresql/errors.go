@@ -27,6 +27,7 @@ const (
 	invalidName           = "42602"
 	undefinedObject       = "42704"
 	duplicateObject       = "42710"
+	duplicateSchema       = "42P06"
 	uniqueViolation       = "23505"
 	dependentObjects      = "2BP01"
 	tooManyConnections    = "53300"

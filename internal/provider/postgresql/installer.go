@@ -27,7 +27,7 @@ func (p *postgres) Plan(policy provider.Policy, mount, ledger string) provider.H
 	if err != nil {
 		return nil // Install and Mint say so
 	}
-	holder, err := read.holder(mount, ledger)
+	holder, err := read.holder(mount, ledger, p.server.username)
 	if err != nil {
 		return nil
 	}
@@ -41,7 +41,7 @@ func (p *postgres) Install(ctx context.Context, handle provider.Handle, policy p
 		return err
 	}
 	bears := mark{mount: handle[handleMount], ledger: handle[handleLedger]}
-	holder, err := read.holder(bears.mount, bears.ledger)
+	holder, err := read.holder(bears.mount, bears.ledger, p.server.username)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (p *postgres) Install(ctx context.Context, handle provider.Handle, policy p
 func again(ctx context.Context, do func() error) error {
 	for attempt := 1; ; attempt++ {
 		err := do()
-		if attempt == conflicts || !isState(err, internalError, serializationFailure, deadlock, uniqueViolation, duplicateObject) {
+		if attempt == conflicts || !isState(err, internalError, serializationFailure, deadlock, uniqueViolation, duplicateObject, duplicateSchema) {
 			return err
 		}
 		select {

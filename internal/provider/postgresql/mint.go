@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -78,7 +79,7 @@ func (p *postgres) plan(handle provider.Handle, policy provider.Policy, expiresA
 	if !loginForm.MatchString(login) || login != prefix(bears.mount)+bears.grant {
 		return minting{}, errors.New("postgresql: the handle names no login")
 	}
-	holder, err := read.holder(bears.mount, bears.ledger)
+	holder, err := read.holder(bears.mount, bears.ledger, p.server.username)
 	if err != nil {
 		return minting{}, err
 	}
@@ -201,7 +202,7 @@ func (m minting) run(ctx context.Context, conn *pgx.Conn) (made, error) {
 func (p *postgres) unmade(ctx context.Context, asked querier, minting minting, err error) error {
 	switch {
 	case errors.Is(err, errHolder):
-		return &provider.NotMade{Reason: fmt.Errorf("postgresql: role %s: %w", minting.holder, provider.ErrNotInstalled)}
+		return &provider.NotMade{Reason: changedHolder(ctx, asked, minting)}
 	case errors.Is(err, errCommand):
 		return &provider.NotMade{Reason: changedCommand(ctx, asked, minting)}
 	case errors.Is(err, errAmbient):
@@ -213,6 +214,27 @@ func (p *postgres) unmade(ctx context.Context, asked querier, minting minting, e
 	default:
 		return said("minting a login", err)
 	}
+}
+
+// changedHolder says in what a holder differs from what was installed. What it has
+// besides, a login may have left, and what is gone altogether is made again. What was
+// taken from it, or has gone with what it was on, somebody has meant: nobody but who
+// writes the role gives it again.
+func changedHolder(ctx context.Context, asked querier, minting minting) error {
+	expected, err := minting.read.expected(minting.holder, mark{mount: minting.bears.mount, ledger: minting.bears.ledger})
+	if err != nil {
+		return err
+	}
+	found, err := held(ctx, asked, minting.holder)
+	if err != nil {
+		return said("what role "+minting.holder+" has", err)
+	}
+	missing := slices.DeleteFunc(expected, func(one string) bool { return slices.Contains(found, one) })
+	if len(found) == 0 || len(missing) == 0 {
+		return fmt.Errorf("postgresql: role %s: %w", minting.holder, provider.ErrNotInstalled)
+	}
+	return invalid.Field("resource", minting.read.Resource, fmt.Sprintf("role %s, which holds its privilege, does not have any more: %s; somebody has taken it away, or has made anew what it was on", minting.holder, strings.Join(missing, "; ")),
+		"find out who has, and write the role again to install it anew")
 }
 
 // changedCommand says in what a command differs from what was installed. Nobody but

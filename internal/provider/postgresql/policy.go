@@ -255,10 +255,11 @@ func grantedAny(privilege, schema, name string, columns []string) []string {
 	return grantedColumns(privilege, schema, name, columns...)
 }
 
-// holder names the role that holds the document's privileges, for a mount and a
-// ledger: the same for policies that differ in nothing that the role has.
-func (d document) holder(mount, ledger string) (string, error) {
-	text, err := json.Marshal([]any{ledger, d.Holder, d.Run})
+// holder names the role that holds the document's privileges, for a mount, a ledger
+// and the engine's login, which alone can remove it: the same for policies that differ
+// in nothing that the role has.
+func (d document) holder(mount, ledger, engine string) (string, error) {
+	text, err := json.Marshal([]any{ledger, engine, d.Holder, d.Run})
 	if err != nil {
 		return "", err
 	}

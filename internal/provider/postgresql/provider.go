@@ -47,7 +47,7 @@ func Type() provider.Type {
 			fieldRunAs:      text("Run as", "For RUN: the role that the command runs as, such as the owner of what it works on. It is there already."),
 			fieldRunOnce:    flag("Run once", "For RUN: each credential runs the command once at most."),
 			fieldSearchPath: {
-				Type:         framework.TypeCommaStringSlice,
+				Type:         framework.TypeStringSlice,
 				Description:  "For RUN: the schemas in which the command's names are looked up that name none. Nobody else may create in them. Default: none, so that every name but the server's own names its schema.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Search path"},
 			},

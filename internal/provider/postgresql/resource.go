@@ -64,7 +64,7 @@ func parseResource(field string, kind kind, text string) (resource, error) {
 		return resource{}, wrong(err.Error())
 	}
 	if ownSchema(parsed.schema) {
-		return resource{}, wrong(fmt.Sprintf("schema %s is the server's own", parsed.schema))
+		return resource{}, wrong(fmt.Sprintf("schema %s is the server's own, or the engine's", parsed.schema))
 	}
 	switch {
 	case kind == routine:
@@ -82,10 +82,11 @@ func parseResource(field string, kind kind, text string) (resource, error) {
 	return parsed, nil
 }
 
-// ownSchema says whether a schema belongs to the server: what is granted in one
-// reaches the server itself, and the names of new ones are reserved.
+// ownSchema says whether a schema belongs to the server, or is the engine's: what is
+// granted in one reaches the server itself, or the commands of others and who has run
+// them.
 func ownSchema(name string) bool {
-	return strings.HasPrefix(name, "pg_") || name == "information_schema"
+	return strings.HasPrefix(name, "pg_") || name == "information_schema" || name == ownProcedures
 }
 
 // String is the resource in its canonical form: names quoted where they have to be.

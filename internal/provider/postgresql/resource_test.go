@@ -56,7 +56,7 @@ func TestResourcesThatAreRefused(t *testing.T) {
 		{relation, "ledger.entries(a,)"}, {relation, "ledger.entries(a,a)"}, {relation, "ledger.entries(a)(b)"}, {relation, "ledger.entries(*)"},
 		{relation, "1edger.entries"}, {relation, "lédger.entries"}, {relation, " ledger.entries"}, {relation, "ledger.entries "},
 		{relation, long + ".entries"}, {relation, "ledger." + long}, {relation, "pg_catalog.pg_authid"}, {relation, "PG_CATALOG.pg_authid"},
-		{relation, `"pg_catalog".pg_authid`}, {relation, "information_schema.tables"}, {relation, "pg_temp.x"}, {relation, "pg_temp_3.x"}, {relation, "\"a\x01\".b"},
+		{relation, `"pg_catalog".pg_authid`}, {relation, "information_schema.tables"}, {relation, "precision.run_once"}, {routine, "precision.f()"}, {relation, "pg_temp.x"}, {relation, "pg_temp_3.x"}, {relation, "\"a\x01\".b"},
 		{routine, "ledger.post"}, {routine, "ledger.post("}, {routine, "ledger.post(integer"}, {routine, "ledger.post(integer))"}, {routine, "ledger.post(1;drop)"},
 		{routine, "ledger.post('a')"}, {routine, "post()"}, {routine, "pg_catalog.pg_read_file(text)"}, {routine, `ledger.post(")`},
 		{sequence, "ledger.s(a)"}, {sequence, "s"},

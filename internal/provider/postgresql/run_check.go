@@ -3,6 +3,7 @@ package postgresql
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -69,7 +70,7 @@ func checkRun(ctx context.Context, conn querier, spec runSpec) ([]string, error)
 		return nil, err
 	}
 	for _, schema := range spec.SearchPath {
-		if err := checkPath(ctx, conn, schema); err != nil {
+		if err := checkPath(ctx, conn, schema, spec.RunAs); err != nil {
 			return nil, err
 		}
 	}
@@ -102,19 +103,25 @@ func checkRunAs(ctx context.Context, q querier, spec runSpec) ([]string, error) 
 
 // checkPath checks a schema in which a command's names are looked up: whoever may
 // create in it puts something of his own in their place.
-func checkPath(ctx context.Context, q querier, schema string) error {
-	var there, open bool
-	err := q.QueryRow(ctx, `SELECT count(*) > 0, count(*) FILTER (WHERE EXISTS (
-			SELECT FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) a WHERE a.grantee = 0 AND a.privilege_type = 'CREATE')) > 0
-		FROM pg_namespace n WHERE n.nspname = $1`, schema).Scan(&there, &open)
+func checkPath(ctx context.Context, q querier, schema, runAs string) error {
+	// Its owner may do with it what he likes, and a superuser with everything.
+	rows, err := q.Query(ctx, `SELECT coalesce(quote_ident(a.rolname), 'PUBLIC') FROM pg_namespace n,
+			LATERAL (SELECT r.rolname, r.rolsuper, e.* FROM aclexplode(coalesce(n.nspacl, acldefault('n', n.nspowner))) e LEFT JOIN pg_roles r ON r.oid = e.grantee) a
+		WHERE n.nspname = $1 AND a.privilege_type = 'CREATE' AND a.grantee <> n.nspowner AND a.rolname IS DISTINCT FROM $2 AND a.rolsuper IS NOT TRUE
+		UNION ALL SELECT '' FROM pg_namespace n WHERE n.nspname = $1 ORDER BY 1`, schema, runAs)
+	if err != nil {
+		return said("look at schema "+schema, err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	switch {
 	case err != nil:
 		return said("look at schema "+schema, err)
-	case !there:
+	case len(found) == 0:
 		return invalid.Field("search_path", schema, "the database has no such schema", "name schemas that exist")
-	case open:
-		return invalid.Field("search_path", schema, "everybody may create in it, and so put another table or function in the place of one that the command names",
-			"REVOKE CREATE ON SCHEMA "+plain(schema)+" FROM PUBLIC, or leave it out and qualify the command's names")
+	case len(found) > 1:
+		who := strings.Join(found[1:], ", ")
+		return invalid.Field("search_path", schema, who+" may create in it, and so put another table or function in the place of one that the command names",
+			"REVOKE CREATE ON SCHEMA "+plain(schema)+" FROM "+who+", or leave it out and qualify the command's names")
 	}
 	return nil
 }

@@ -16,19 +16,20 @@ import (
 // since. tx is a transaction; the holder exists.
 // What the role's author can mend is an *invalid.Error.
 func installRun(ctx context.Context, tx querier, at runPlace, spec runSpec) error {
-	// One at a time: two that make the engine a member of one role and take it back
-	// would undo each other's.
+	if err := ownSchemaFor(ctx, tx, at.Schema); err != nil {
+		return err
+	}
 	for _, statement := range []string{
-		"SELECT pg_advisory_xact_lock(hashtextextended(" + literal("precision run "+at.Schema) + ", 0))",
+		// One at a time: two that make the engine a member of one role and take it back
+		// would undo each other's. Who comments locks, and nobody but the owner can: an
+		// advisory lock is anybody's to hold.
+		"COMMENT ON SCHEMA " + ident(at.Schema) + " IS " + literal("predefined commands of "+marked),
 		"SET LOCAL standard_conforming_strings = on",
 		"SET LOCAL check_function_bodies = on",
 	} {
 		if _, err := tx.Exec(ctx, statement); err != nil {
 			return said("install a command", err)
 		}
-	}
-	if err := ownSchemaFor(ctx, tx, at.Schema); err != nil {
-		return err
 	}
 	differs, err := runMatches(ctx, tx, at, spec)
 	if err != nil || len(differs) == 0 {
