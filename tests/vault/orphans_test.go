@@ -44,24 +44,14 @@ func TestOrphans(t *testing.T) {
 	allowed(t, "an orphan's token", use(over))
 
 	fates := map[string]string{}
-	m.tidyUntil("the orphan is ended", func() bool {
+	m.tidyUntil("the orphan is ended, and the status names the other", func() bool {
 		found, _ := m.read("tidy-status").Data["orphans"].(map[string]any)["targets"].(map[string]any)["other"].(map[string]any)
 		orphans, _ := found["orphans"].([]any)
 		for _, item := range orphans {
 			about := item.(map[string]any)
 			fates[about["name"].(string)] = about["fate"].(string)
 		}
-		return refused(use(over))
-	})
-	eventually(t, "the status names both", 10*time.Second, func() bool {
-		m.write("tidy", nil)
-		found, _ := m.read("tidy-status").Data["orphans"].(map[string]any)["targets"].(map[string]any)["other"].(map[string]any)
-		orphans, _ := found["orphans"].([]any)
-		for _, item := range orphans {
-			about := item.(map[string]any)
-			fates[about["name"].(string)] = about["fate"].(string)
-		}
-		return fates[future] != ""
+		return refused(use(over)) && fates[future] != ""
 	})
 	if fates[future] != "waits for its end" || (fates[past] != "" && fates[past] != "ended") || fates[""] != "" {
 		t.Errorf("the status says %v of %s, which is over, and %s", fates, past, future)
