@@ -175,6 +175,9 @@ func (b *backend) claimApproval(ctx context.Context, req *logical.Request, data 
 	if order.EntityID == "" {
 		return nil, "", invalid.Deny("the role asks for approvals, and the caller's token belongs to no entity that could have one", "log in by a method that has entities; root tokens have none")
 	}
+	if err := b.checkEntity(order.EntityID); err != nil {
+		return nil, "", err
+	}
 	// Before anything gives way here to what is minted elsewhere.
 	if b.System().ReplicationState().HasState(consts.ReplicationPerformanceSecondary) && !b.System().LocalMount() {
 		return nil, "", logical.ErrReadOnly // which makes Vault ask the primary

@@ -57,6 +57,19 @@ func (s *countingStorage) Delete(ctx context.Context, key string) error {
 	return s.InmemStorage.Delete(ctx, key)
 }
 
+// populated is a system view that knows every entity, but those that were merged.
+type populated struct {
+	*logical.StaticSystemView
+	merged map[string]bool
+}
+
+func (p populated) EntityInfo(id string) (*logical.Entity, error) {
+	if p.merged[id] {
+		return nil, nil
+	}
+	return &logical.Entity{ID: id}, nil
+}
+
 // engine is a backend on a fake target, with target "db" and role "reset".
 type engine struct {
 	*backend
@@ -64,6 +77,7 @@ type engine struct {
 	storage *countingStorage
 	target  *providertest.Fake
 	kind    provider.Type
+	people  populated // where approvals are tested
 }
 
 func newEngine(t testing.TB) *engine {

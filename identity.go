@@ -50,6 +50,23 @@ func (b *backend) identityOf(entityID string) func(scope.Reference) (string, err
 	}
 }
 
+// checkEntity refuses a caller whose entity is one no more, such as one that was merged
+// into another: tokens of before bear its id as long as they live, and it would count as
+// another person. One without an entity is for the caller to refuse.
+func (b *backend) checkEntity(id string) error {
+	if id == "" {
+		return nil
+	}
+	known, err := b.System().EntityInfo(id)
+	if err != nil {
+		return fmt.Errorf("asking Vault for the caller's entity: %w", err)
+	}
+	if known == nil || known.ID != id {
+		return invalid.Deny("the entity of the caller's token was deleted, or merged into another", "log in again")
+	}
+	return nil
+}
+
 // groupsOf are the ids of the groups that an entity is in.
 func (b *backend) groupsOf(entity string) ([]string, error) {
 	if entity == "" {

@@ -96,6 +96,9 @@ func (b *backend) openRequestFor(ctx context.Context, req *logical.Request, data
 	if _, _, err := order.Compile(b.grants.Now()); err != nil {
 		return refuse(err)
 	}
+	if err := b.checkEntity(req.EntityID); err != nil {
+		return refuse(err)
+	}
 	parameters := parametersOf(req, data)
 	binding, err := bindingOf(order, stored, parameters)
 	if err != nil {
@@ -118,7 +121,10 @@ func (b *backend) openRequestFor(ctx context.Context, req *logical.Request, data
 func (b *backend) decide(ctx context.Context, req *logical.Request, data *framework.FieldData, what string, change func(of approval.Request, by approval.Actor, now time.Time, version string) (approval.Request, error)) (*logical.Response, error) {
 	id := data.Get("id").(string)
 	by := approval.Actor{Entity: req.EntityID, DisplayName: req.DisplayName}
-	var err error
+	err := b.checkEntity(req.EntityID)
+	if err != nil {
+		return refuse(err)
+	}
 	if by.Groups, err = b.groupsOf(req.EntityID); err != nil {
 		return refuse(err)
 	}

@@ -78,6 +78,15 @@ var approvalAttempts = []approvalAttempt{
 		}
 		return o.take(again.Client, "deploy")
 	}, 403, "none for this task, entity and scope"},
+	{"by an entity that one's own was merged into, and that has approved", func(o *office) error {
+		erin, other := o.users.login("erin"), o.people("-merged").login("erin")
+		id, err := o.ask(erin.Client, "open", nil)
+		o.must(err)
+		_, err = o.Logical().WriteWithContext(o.t.Context(), "identity/entity/merge", map[string]any{"from_entity_ids": erin.entity, "to_entity_id": other.entity})
+		o.must(err)
+		o.must(o.decide(other.Client, id, "approve", nil))
+		return o.take(erin.Client, "open")
+	}, 403, "merged into another"},
 	{"by root, who is no entity", func(o *office) error { o.approved("deploy", o.bob); return o.take(o.Client, "deploy") }, 403, "no entity"},
 	{"for another task", func(o *office) error {
 		o.approved("deploy", o.bob)

@@ -70,7 +70,22 @@ func (l *Lab) startStore(ctx context.Context) error {
 			return fmt.Errorf("making the engine's user on MinIO: %w", err)
 		}
 	}
-	return makeBuckets(ctx, store.S3(store.Root))
+	if err := makeBuckets(ctx, store.S3(store.Root)); err != nil {
+		return err
+	}
+	// What was imported while it was still loading may have been lost again.
+	for end := time.Now().Add(startTimeout); ; time.Sleep(pollInterval) {
+		err := List(ctx, store.S3(store.Engine), Buckets[0])
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(end) || ctx.Err() != nil {
+			return fmt.Errorf("using MinIO as the engine's user: %w", err)
+		}
+		if err := store.importUser(ctx, store.Engine); err != nil {
+			return fmt.Errorf("making the engine's user on MinIO: %w", err)
+		}
+	}
 }
 
 // Stop stops the server; Restart starts it again.
