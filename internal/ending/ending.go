@@ -307,6 +307,7 @@ func (r *Runner) endAll(ctx context.Context, storage logical.Storage, begun *run
 // endOn is endAll of one target's grants.
 func (r *Runner) endOn(ctx context.Context, storage logical.Storage, begun *run, grants []ledger.Grant) []ledger.Grant {
 	var left []ledger.Grant
+	r.endTogether(ctx, storage, begun, grants)
 	alone, commits := make(chan struct{}, atOnce), make(chan struct{}, together)
 	order := begun.order()
 	var all sync.WaitGroup
@@ -334,6 +335,26 @@ func (r *Runner) endOn(ctx context.Context, storage logical.Storage, begun *run,
 	}
 	all.Wait()
 	return left
+}
+
+// endTogether ends, of one target's grants, those that hang on a base: each base's with
+// one commit.
+func (r *Runner) endTogether(ctx context.Context, storage logical.Storage, begun *run, grants []ledger.Grant) {
+	bySystem := map[string][]ledger.Grant{}
+	for _, grant := range grants {
+		if grant.Base != "" {
+			bySystem[grant.System] = append(bySystem[grant.System], grant)
+		}
+	}
+	for _, some := range bySystem {
+		target, err := r.Open(ctx, storage, some[0])
+		if err == nil {
+			err = r.Grants.EndTogether(ctx, some[0].Target, target, some)
+		}
+		if err != nil { // as each one will say, too
+			r.Log.Debug("grants could not be ended together", "end_id", begun.ID, "target", some[0].Target, "error", err)
+		}
+	}
 }
 
 func (r *Runner) end(ctx context.Context, storage logical.Storage, grant ledger.Grant, order lifecycle.EndOrder) error {

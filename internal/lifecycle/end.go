@@ -70,7 +70,13 @@ func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrd
 	if grant, known := m.Index.Get(order.ID); known && grant.State == ledger.Dead && !order.Unasked {
 		return nil // what is left is the sweeper's, and no one else waits for it
 	}
-	return m.act(ctx, order, joins, func(ctx context.Context) error { return m.end(ctx, storage, order, false) })
+	return m.act(ctx, order, joins, func(ctx context.Context) error {
+		if !order.Unasked {
+			m.killing.Add(1)
+			defer m.killing.Add(-1)
+		}
+		return m.end(ctx, storage, order, false)
+	})
 }
 
 // kind is what an actor does, and so who may join it.

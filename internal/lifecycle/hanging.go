@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
@@ -100,6 +101,28 @@ func (m memory) EndEarly(ctx context.Context, base string, early func(provider.H
 func (m *Manager) BeginEnd(ctx context.Context, storage logical.Storage, grants []ledger.Grant, order EndOrder) error {
 	live := slices.DeleteFunc(slices.Clone(grants), func(grant ledger.Grant) bool { return !grant.Live(m.Now().Add(rounding)) })
 	return m.begin(ctx, storage, live, func(grant *ledger.Grant) { m.blame(order, grant) })
+}
+
+// EndTogether has a target end those of the grants that the ledger says are ending and
+// that hang on a base, where it can do so at once. What becomes of each is found out by
+// its own End, which is to follow.
+func (m *Manager) EndTogether(ctx context.Context, target string, asked provider.Provider, grants []ledger.Grant) error {
+	batch, able := asked.(provider.BatchRevoker)
+	if !able {
+		return nil
+	}
+	var handles []provider.Handle
+	for _, grant := range grants {
+		if current, known := m.Index.Get(grant.ID); known && current.State == ledger.Ending && current.Base != "" {
+			handles = append(handles, current.Handle)
+		}
+	}
+	if len(handles) < 2 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, endWait)
+	defer cancel()
+	return m.lane(target).Do(ctx, circuit.Commit, func(ctx context.Context) error { return batch.RevokeBatch(ctx, handles) })
 }
 
 // begin writes down of those grants that are still pending that they are to end, and

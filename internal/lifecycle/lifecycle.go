@@ -48,6 +48,8 @@ type Manager struct {
 	// target, and must not block.
 	Untidy func(logical.Storage)
 
+	killing atomic.Int64 // ends under way that somebody waits for
+
 	life    context.Context // of all that goes on behind requests
 	close   context.CancelFunc
 	start   sync.Once
@@ -116,6 +118,9 @@ func (m *Manager) Close() { m.close() }
 
 // Behind does work behind requests, on a context that ends with Close.
 func (m *Manager) Behind(work func(context.Context)) { go work(m.life) }
+
+// Killing counts the ends under way that somebody waits for.
+func (m *Manager) Killing() int { return int(m.killing.Load()) }
 
 // Ready says whether the ledger is in memory.
 func (m *Manager) Ready() bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/vault/sdk/logical"
@@ -11,6 +12,15 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+)
+
+const (
+	// While more than crowd ends are under way that somebody waits for, nothing is tidied
+	// up: it would take storage and time from them, too. But not for longer than holdBack:
+	// then the target alone decides what goes first.
+	crowd    = 8
+	holdBack = 5 * time.Minute
+	lookPace = 100 * time.Millisecond
 )
 
 // TidyUp begins, unless it is under way, to remove what is left at targets of
@@ -40,7 +50,10 @@ func (s *Sweeper) tidyUp(ctx context.Context, storage logical.Storage) (tidied, 
 	turns := make(chan struct{}, atOnce)
 	var mu sync.Mutex
 	var all sync.WaitGroup
+	held := time.NewTimer(holdBack)
+	defer held.Stop()
 	for _, grant := range s.untidy() {
+		s.letKill(ctx, held)
 		turns <- struct{}{}
 		all.Go(func() {
 			defer func() { <-turns }()
@@ -57,6 +70,20 @@ func (s *Sweeper) tidyUp(ctx context.Context, storage logical.Storage) (tidied, 
 	}
 	all.Wait()
 	return tidied, failed
+}
+
+// letKill waits while many ends are under way, but not once held has fired.
+func (s *Sweeper) letKill(ctx context.Context, held *time.Timer) {
+	for s.Grants.Killing() > crowd {
+		select {
+		case <-ctx.Done():
+			return
+		case <-held.C:
+			held.Reset(0) // for those that come next
+			return
+		case <-time.After(lookPace):
+		}
+	}
 }
 
 // untidy are the grants that it is time to tidy up after.

@@ -64,3 +64,50 @@ func TestWhatCantBeTidiedUpIsAskedForSeldom(t *testing.T) {
 		t.Errorf("it was tried %d times when somebody asked, want once", tidied-before)
 	}
 }
+
+// While many ends are under way, nothing is tidied up.
+func TestTidyingUpWaitsForManyEnds(t *testing.T) {
+	w := newWorld(t)
+	tidied := 0
+	target := stubborn{w.target, &tidied}
+	w.Open = func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error) { return target, nil }
+	end := func(issued lifecycle.Issued) error {
+		return w.Grants.End(t.Context(), w.storage, lifecycle.EndOrder{Provider: target, ID: issued.Grant.ID, Target: "store", Handle: issued.Credential.Handle})
+	}
+	if err := end(w.issue(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	var many []lifecycle.Issued
+	for range crowd + 1 {
+		many = append(many, w.issue(time.Hour))
+	}
+	hold := make(chan struct{})
+	w.target.OnRevoke = func() error { <-hold; return nil }
+	ended := make(chan error, len(many))
+	for _, one := range many {
+		go func() { ended <- end(one) }()
+	}
+	for w.Grants.Killing() < len(many) {
+		time.Sleep(time.Millisecond)
+	}
+	done := make(chan struct{})
+	go func() {
+		w.tidyUp(t.Context(), w.storage)
+		close(done)
+	}()
+	select {
+	case <-done:
+		t.Error("it was tidied up beside many ends")
+	case <-time.After(3 * lookPace):
+	}
+	close(hold)
+	for range many {
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+	<-done
+	if tidied != 1 {
+		t.Errorf("tidied up %d times, want once for the one that was dead", tidied)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/sts/types"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -245,6 +246,38 @@ func (s *sessions) revoke(ctx context.Context, handle provider.Handle) error {
 		return fmt.Errorf("aws: ending session %s: %w", handle[handleSession], err)
 	}
 	return nil
+}
+
+// RevokeBatch implements provider.BatchRevoker, with one commit for each base.
+func (a *account) RevokeBatch(ctx context.Context, handles []provider.Handle) error {
+	type group struct {
+		*sessions
+		base string
+	}
+	byBase := map[group][]revocation.Session{}
+	for _, handle := range handles {
+		kind, able := a.types[handle[handleType]].(*sessions)
+		if !able {
+			continue
+		}
+		ending, err := named(handle)
+		if err != nil {
+			return err
+		}
+		of := group{kind, handle[handleBase]}
+		byBase[of] = append(byBase[of], ending)
+	}
+	var all errgroup.Group
+	for of, ending := range byBase {
+		all.Go(func() error {
+			committer, err := of.bases.of(ctx, of.base, of.client)
+			if err != nil {
+				return err
+			}
+			return committer.Revoke(ctx, ending...)
+		})
+	}
+	return all.Wait()
 }
 
 // neverMade says whether STS has refused to make a session. One that it made for

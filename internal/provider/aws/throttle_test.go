@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/aws/smithy-go"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 )
 
 func TestThrottled(t *testing.T) {
@@ -17,5 +19,8 @@ func TestThrottled(t *testing.T) {
 		if got := (&account{}).Throttled(fmt.Errorf("aws: CreateUser: %w", errors.Join(err))); got != want {
 			t.Errorf("%q is throttled: %v, want %v", code, got, want)
 		}
+	}
+	if !(&account{}).Throttled(fmt.Errorf("aws: CreateUser: %w", circuit.ErrPressed)) {
+		t.Error("a call whose turn did not come is not called throttled")
 	}
 }
