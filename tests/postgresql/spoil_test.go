@@ -33,6 +33,23 @@ func TestHolderOfACredentialSpoilsNoOther(t *testing.T) {
 				t.Fatalf("%s: %v", statement, err)
 			}
 		}
+		deleter, err := scope.New("DELETE", "ledger.entries")
+		if err != nil {
+			t.Fatal(err)
+		}
+		empties := &direct{t: t, shop: s, opened: opened, granted: deleter, bounds: provider.Bounds{Options: provider.Settings{"whole_table": true}}, mount: d.mount}
+		empties.install()
+		locking := empties.mint(time.Hour)
+		locks := s.connect(loginOf(locking))
+		for _, statement := range []string{
+			"BEGIN",
+			"LOCK TABLE ledger.entries IN ACCESS EXCLUSIVE MODE",
+			"LOCK TABLE pg_settings IN ACCESS EXCLUSIVE MODE", // everybody may UPDATE it
+		} {
+			if _, err := locks.Exec(t.Context(), statement); err != nil {
+				t.Fatalf("%s: %v", statement, err)
+			}
+		}
 		if minted, err := d.tryMint(time.Hour); err != nil {
 			t.Errorf("another mint: %v", err)
 		} else {
@@ -59,6 +76,8 @@ func TestHolderOfACredentialSpoilsNoOther(t *testing.T) {
 			d.revoke(minted)
 		}
 		d.revoke(hostile)
+		empties.revoke(locking)
+		empties.uninstall()
 		d.uninstall()
 	})
 }

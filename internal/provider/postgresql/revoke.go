@@ -81,14 +81,39 @@ func (p *postgres) kill(ctx context.Context, conn *pgx.Conn, login string, handl
 			return false, err
 		}
 	}
-	known := handle[handleOID]
 	if !found.there {
-		oid, err := strconv.ParseUint(known, 10, 32)
+		oid, err := strconv.ParseUint(handle[handleOID], 10, 32)
 		if err != nil {
 			return false, nil // the mint's answer was lost, so nobody has ever had it
 		}
+		if now, err := p.renamed(ctx, conn, uint32(oid), handle); err != nil {
+			return false, err
+		} else if now != "" {
+			if found, err = p.look(ctx, conn, now, handle[handleHolder]); err != nil {
+				return false, err
+			}
+			return p.end(ctx, conn, now, handle, found)
+		}
 		return false, p.cut(ctx, conn, uint32(oid), login)
 	}
+	return p.end(ctx, conn, login, handle, found)
+}
+
+// renamed is what a login is called now, by its number and its mark; empty where the
+// number is nobody's, or somebody else's.
+func (p *postgres) renamed(ctx context.Context, conn *pgx.Conn, oid uint32, handle provider.Handle) (string, error) {
+	bears := mark{mount: handle[handleMount], ledger: handle[handleLedger], grant: handle[handleGrant]}
+	var name string
+	err := conn.QueryRow(ctx, "SELECT rolname::text FROM pg_roles WHERE oid = $1 AND shobj_description(oid, 'pg_authid') = $2", oid, bears.String()).Scan(&name)
+	if noRows(err) {
+		return "", nil
+	}
+	return name, said("looking for a login of another name", err)
+}
+
+// end is kill for a login that is there.
+func (p *postgres) end(ctx context.Context, conn *pgx.Conn, login string, handle provider.Handle, found lived) (left bool, err error) {
+	known := handle[handleOID]
 	if err := p.close(ctx, conn, login, found.holders); err != nil {
 		return false, err
 	}

@@ -13,10 +13,10 @@ import (
 // settingsSQL finds the settings that any session may change and that change what a
 // text means, with the values that the engine's session has: how values are read and
 // written, what is looked up by default, what is compatible with what, and what
-// extensions do. Left out is what can't be set for a while, what only decides when
+// extensions do. Everybody may lock the view of them. Left out is what can't be set for a while, what only decides when
 // to give up, how the client is spoken to, and what the commit sets for itself.
 const settingsSQL = `
-SELECT name, current_setting(name) FROM pg_settings
+SELECT name, current_setting(name) FROM pg_show_all_settings()
 WHERE context = 'user'
   AND (category IN ('Client Connection Defaults / Locale and Formatting', 'Client Connection Defaults / Statement Behavior',
                     'Client Connection Defaults / Other Defaults', 'Connections and Authentication / Authentication', 'Customized Options')
@@ -57,6 +57,9 @@ func (s *server) unpinned(ctx context.Context) (*pgx.Conn, error) {
 			return nil, err
 		}
 		config.ConnConfig.RuntimeParams = map[string]string{"application_name": engineName, "client_encoding": "UTF8", "search_path": "pg_catalog"}
+		for _, name := range []string{"statement_timeout", "lock_timeout"} { // which no command is pinned to
+			config.ConnConfig.RuntimeParams[name] = pinned[name]
+		}
 		return pgx.ConnectConfig(ctx, config.ConnConfig)
 	})
 }
