@@ -47,8 +47,9 @@ type Installer interface {
 	Uninstall(ctx context.Context, handle Handle) error
 }
 
-// ErrNotInstalled is wrapped by a *NotMade of Mint where what Install made is not
-// there any more. It is installed again, and the mint tried once more.
+// ErrNotInstalled is wrapped by a *NotMade of Mint where what Install made is gone, or
+// is more than it should be. It is installed again, and the mint tried once more. What
+// somebody has taken away or replaced on purpose is no such case: it is refused.
 var ErrNotInstalled = errors.New("what the credential hangs on is not at the target")
 
 // TolerateAmbient is the role field of that name. What a target gives to everybody
