@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/minio"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
@@ -65,6 +66,26 @@ func TestProviderContract(t *testing.T) {
 			providertest.Run(t, subject)
 		})
 	}
+}
+
+// It holds for sessions of MinIO whose roles are isolated, too.
+func TestProviderContractOfIsolatedRoles(t *testing.T) {
+	uploading, err := scope.New(putObject, uploads)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults := providertest.NewFaults(t, servers.Store.Endpoint)
+	providertest.Run(t, providertest.Subject{
+		Provider: openProvider(t, minio.Type(), provider.Settings{
+			"endpoint": faults.URL, "access_key": servers.Store.Isolating.Access, "secret_key": servers.Store.Isolating.Secret, "isolate_roles": true,
+		}),
+		Faults: faults, Scope: uploading, Refused: refused, KeepsTime: true,
+		Use:  func(ctx context.Context, fields map[string]any) error { return keyIn(fields).inStore(ctx) },
+		Left: sessionsLeft,
+		Installed: func(ctx context.Context, handle provider.Handle) ([]string, error) {
+			return servers.Store.Named(ctx, handle["parent"])
+		},
+	})
 }
 
 // What a provider has to prove holds for sessions of AWS, too. The judge says what

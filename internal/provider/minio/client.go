@@ -1,6 +1,7 @@
 package minio
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -11,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -29,7 +29,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
-// client speaks to one store: its STS API through the AWS SDK, and the two
+// client speaks to one store: its STS API through the AWS SDK, and the
 // calls of its admin API that the engine needs.
 type client struct {
 	endpoint  *url.URL
@@ -50,21 +50,22 @@ func newClient(endpoint *url.URL, region, accessKey, secretKey string) *client {
 		sts: sts.New(sts.Options{
 			Region:       region,
 			BaseEndpoint: aws.String(endpoint.String()),
-			Credentials:  credentials.NewStaticCredentialsProvider(accessKey, secretKey, ""),
 			HTTPClient:   transport,
 		}),
 	}
 }
 
-// assumeRole opens a session of the store's user. RoleArn and RoleSessionName
+// assumeRole opens a session of a user of the engine's, see keyOf. RoleArn and RoleSessionName
 // are required by the protocol and ignored by MinIO.
-func (c *client) assumeRole(ctx context.Context, policy provider.Policy, duration time.Duration, revokeType string) (*types.Credentials, error) {
+func (c *client) assumeRole(ctx context.Context, user string, policy provider.Policy, duration time.Duration, revokeType string) (*types.Credentials, error) {
 	answer, err := c.sts.AssumeRole(ctx, &sts.AssumeRoleInput{
 		RoleArn:         aws.String("arn:minio:iam:::role/precision"),
 		RoleSessionName: aws.String("precision"),
 		Policy:          aws.String(string(policy)),
 		DurationSeconds: aws.Int32(int32(duration / time.Second)),
 	}, func(options *sts.Options) {
+		key := c.keyOf(user)
+		options.Credentials = credentials.NewStaticCredentialsProvider(key.AccessKeyID, key.SecretAccessKey, "")
 		options.APIOptions = append(options.APIOptions, withRevokeType(revokeType))
 	})
 	if err != nil {
@@ -104,7 +105,7 @@ func (c *client) revokeTokens(ctx context.Context, user, revokeType string) erro
 		return errors.New("minio: RevokeTokens: the handle names no session") // an empty type would end all of the user's
 	}
 	query := url.Values{"user": {user}, "tokenRevokeType": {revokeType}}
-	_, err := c.admin(ctx, c.credentials(), http.MethodPost, "/minio/admin/v3/revoke-tokens/builtin", query)
+	_, err := c.admin(ctx, c.credentials(), http.MethodPost, revokeTokens, query, nil)
 	return err
 }
 
@@ -113,7 +114,7 @@ func (c *client) revokeTokens(ctx context.Context, user, revokeType string) erro
 // side effect a store that has the session on disk only, as after a restart,
 // loads it, and only then does revokeTokens find it.
 func (c *client) answersTo(ctx context.Context, accessKey string) (bool, error) {
-	_, err := c.admin(ctx, aws.Credentials{AccessKeyID: accessKey, SecretAccessKey: "unknown"}, http.MethodGet, accountInfo, nil)
+	_, err := c.admin(ctx, aws.Credentials{AccessKeyID: accessKey, SecretAccessKey: "unknown"}, http.MethodGet, accountInfo, nil, nil)
 	var refusal *apiError
 	switch {
 	case err == nil:
@@ -127,31 +128,6 @@ func (c *client) answersTo(ctx context.Context, accessKey string) (bool, error) 
 
 func (c *client) credentials() aws.Credentials {
 	return aws.Credentials{AccessKeyID: c.accessKey, SecretAccessKey: c.secretKey}
-}
-
-// isAdministrator says whether the store's user has administrator rights.
-func (c *client) isAdministrator(ctx context.Context) (bool, error) {
-	body, err := c.admin(ctx, c.credentials(), http.MethodGet, accountInfo, nil)
-	if err != nil {
-		return false, err
-	}
-	var account struct {
-		Policy struct {
-			Statement []struct {
-				Effect string
-				Action []string
-			}
-		}
-	}
-	if err := json.Unmarshal(body, &account); err != nil {
-		return false, fmt.Errorf("minio: AccountInfo: %w", err)
-	}
-	for _, statement := range account.Policy.Statement {
-		if statement.Effect == "Allow" && slices.ContainsFunc(statement.Action, func(action string) bool { return strings.HasPrefix(action, "admin:") }) {
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // apiError is an answer of the admin API that says no.
@@ -170,15 +146,15 @@ const accountInfo = "/minio/admin/v3/accountinfo"
 // maxAnswer is more than any answer that the engine reads has, in bytes.
 const maxAnswer = 1 << 20
 
-func (c *client) admin(ctx context.Context, signedBy aws.Credentials, method, path string, query url.Values) ([]byte, error) {
+func (c *client) admin(ctx context.Context, signedBy aws.Credentials, method, path string, query url.Values, content []byte) ([]byte, error) {
 	target := *c.endpoint
 	target.Path, target.RawQuery = path, query.Encode()
-	request, err := http.NewRequestWithContext(ctx, method, target.String(), nil)
+	request, err := http.NewRequestWithContext(ctx, method, target.String(), bytes.NewReader(content))
 	if err != nil {
 		return nil, fmt.Errorf("minio: %s: %w", path, err)
 	}
-	empty := sha256.Sum256(nil)
-	payload := hex.EncodeToString(empty[:])
+	sum := sha256.Sum256(content)
+	payload := hex.EncodeToString(sum[:])
 	request.Header.Set("X-Amz-Content-Sha256", payload)
 	if err := c.signer.SignHTTP(ctx, signedBy, request, payload, "s3", c.region, time.Now()); err != nil {
 		return nil, fmt.Errorf("minio: %s: signing: %w", path, err)
@@ -202,6 +178,9 @@ func (c *client) admin(ctx context.Context, signedBy aws.Credentials, method, pa
 
 // explain turns a failed verification into what the operator can mend.
 func (c *client) explain(err error) error {
+	if errors.As(err, new(*invalid.Error)) {
+		return err
+	}
 	code := ""
 	var fromSTS smithy.APIError
 	var fromAdmin *apiError

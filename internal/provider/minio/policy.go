@@ -14,6 +14,9 @@ import (
 // denyAll is the policy of a session that may do nothing.
 const denyAll provider.Policy = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"s3:*","Resource":"arn:aws:s3:::*"}]}`
 
+// currentTime is the condition key that a session's times are about.
+const currentTime = "aws:CurrentTime"
+
 // maxSessionPolicy is the number of bytes that MinIO takes for a session policy.
 const maxSessionPolicy = 2048
 
@@ -33,8 +36,8 @@ const maxSessionPolicy = 2048
 func compile(granted scope.Scope, arn scope.ARN, expiresAt time.Time) (provider.Policy, error) {
 	statements := []iampolicy.Statement{
 		{Effect: "Allow", Action: granted.Action(), Resource: granted.Resource(), Condition: iampolicy.Conditions{
-			"DateLessThan":              {"aws:CurrentTime": iampolicy.Time(expiresAt)},
-			"ForAllValues:StringEquals": {"aws:CurrentTime": "${aws:CurrentTime}"},
+			"DateLessThan":              {currentTime: iampolicy.Time(expiresAt)},
+			"ForAllValues:StringEquals": {currentTime: "${aws:CurrentTime}"},
 		}},
 		{Effect: "Deny", Action: "s3:*", Resource: "arn:aws:s3:::*", Condition: iampolicy.Conditions{
 			"Null": {"s3:RequestObjectTagKeys": "false"},

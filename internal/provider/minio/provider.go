@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -52,14 +54,20 @@ func Type() provider.Type {
 				Description:  "Region that requests are signed for, if the store has one. Default: us-east-1.",
 				DisplayAttrs: &framework.DisplayAttributes{Name: "Region"},
 			},
+			"isolate_roles": {
+				Type:         framework.TypeBool,
+				Description:  "Whether the sessions of each action and resource are of a user of their own, which the engine makes, so that no session can end those of another role. The engine's user then needs " + strings.Join(Rights(), ", ") + ", and with these it can make users that may do anything. Default: false.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Isolate roles"},
+			},
 		},
 		Open: open,
 	}
 }
 
 type minio struct {
-	client  *client
-	catalog scope.Catalog
+	client   *client
+	catalog  scope.Catalog
+	isolates bool // sessions are of parents, see Plan
 }
 
 func open(settings provider.Settings, _ provider.Facts) (provider.Provider, error) {
@@ -78,7 +86,7 @@ func open(settings provider.Settings, _ provider.Facts) (provider.Provider, erro
 	if region == "" {
 		region = "us-east-1" // https://min.io/docs: what a store without a configured region signs with
 	}
-	return &minio{client: newClient(endpoint, region, accessKey, secretKey), catalog: actions()}, nil
+	return &minio{client: newClient(endpoint, region, accessKey, secretKey), catalog: actions(), isolates: settings.True("isolate_roles")}, nil
 }
 
 // Compile implements provider.Provider.
@@ -115,13 +123,25 @@ func checkBounds(granted scope.Scope, bounds provider.Bounds) error {
 
 // Prepare implements provider.Provider.
 func (m *minio) Prepare(_ context.Context, grant provider.Grant) (provider.Handle, error) {
-	return provider.Handle{handleParent: m.client.accessKey, handleRevokeType: grant.ID}, nil
+	parent := m.client.accessKey
+	if m.isolates {
+		rules, err := rulesOf(grant.Policy)
+		if err != nil {
+			return nil, err
+		}
+		parent = parentName(m.client.accessKey, grant.Mount, grant.Ledger, rules)
+	}
+	return provider.Handle{handleParent: parent, handleRevokeType: grant.ID}, nil
 }
 
 // Mint implements provider.Provider, in one call.
 func (m *minio) Mint(ctx context.Context, handle provider.Handle, policy provider.Policy, expiresAt time.Time) (provider.Credential, error) {
 	duration := max(time.Until(expiresAt).Truncate(time.Second)+time.Second, shortestSession)
-	session, err := m.client.assumeRole(ctx, policy, duration, handle[handleRevokeType])
+	parent := handle[handleParent]
+	session, err := m.client.assumeRole(ctx, parent, policy, duration, handle[handleRevokeType])
+	if parent != m.client.accessKey && notInstalled(err) {
+		return provider.Credential{}, &provider.NotMade{Reason: fmt.Errorf("%w: user %s: %w", err, parent, provider.ErrNotInstalled)}
+	}
 	if err != nil {
 		return provider.Credential{}, err
 	}
@@ -166,28 +186,49 @@ func (m *minio) Revoke(ctx context.Context, handle provider.Handle) error {
 // user can end sessions.
 func (m *minio) Identity() string { return m.client.endpoint.Host + "/" + m.client.accessKey }
 
+// verification marks the sessions of Verify.
+const verification = "verify-connection"
+
+// cleanUpTimeout is how long Verify takes at most to remove what it has made.
+const cleanUpTimeout = 10 * time.Second
+
 // Verify implements provider.Verifier: it opens and ends a session that may do
-// nothing, which is all that the engine will ever ask of the store.
+// nothing, of a user of its own where roles are isolated: that is all that the engine
+// will ever ask of the store.
 func (m *minio) Verify(ctx context.Context) (provider.Verification, error) {
 	// First, since the admin API says which of the two keys is wrong.
-	administrator, err := m.client.isAdministrator(ctx)
+	administers, err := m.client.administers(ctx)
 	if err != nil {
 		return provider.Verification{}, m.client.explain(err)
 	}
-	const mark = "verify-connection"
-	if _, err := m.client.assumeRole(ctx, denyAll, shortestSession, mark); err != nil {
+	try, needed := m.trySession, []string(nil)
+	if m.isolates {
+		try, needed = m.tryParent, Rights()
+	}
+	if err := try(ctx); err != nil {
 		return provider.Verification{}, m.client.explain(err)
 	}
-	if err := m.client.revokeTokens(ctx, m.client.accessKey, mark); err != nil {
-		return provider.Verification{}, m.client.explain(err)
-	}
-	var verification provider.Verification
-	if administrator {
-		verification.Warnings = append(verification.Warnings, fmt.Sprintf(
-			"access_key %q is an administrator of the store: make a user for this engine, with a policy that covers what its roles may grant", invalid.Mask(m.client.accessKey)))
+	var found provider.Verification
+	if slices.ContainsFunc(administers, func(right string) bool { return !slices.Contains(needed, right) }) {
+		found.Warnings = append(found.Warnings, m.administratorWarning())
 	}
 	if m.client.endpoint.Scheme == "http" && !isLoopback(m.client.endpoint.Hostname()) {
-		verification.Warnings = append(verification.Warnings, "endpoint is plain http: every session's secret crosses the network in clear")
+		found.Warnings = append(found.Warnings, "endpoint is plain http: every session's secret crosses the network in clear")
 	}
-	return verification, nil
+	return found, nil
+}
+
+func (m *minio) administratorWarning() string {
+	user := invalid.Mask(m.client.accessKey)
+	if m.isolates {
+		return fmt.Sprintf("access_key %q is an administrator of the store beyond what isolate_roles needs: make a user for this engine with %s and nothing else", user, strings.Join(Rights(), ", "))
+	}
+	return fmt.Sprintf("access_key %q is an administrator of the store: make a user for this engine, with a policy that covers what its roles may grant", user)
+}
+
+func (m *minio) trySession(ctx context.Context) error {
+	if _, err := m.client.assumeRole(ctx, m.client.accessKey, denyAll, shortestSession, verification); err != nil {
+		return err
+	}
+	return m.client.revokeTokens(ctx, m.client.accessKey, verification)
 }

@@ -35,7 +35,7 @@ type Subject struct {
 	// never saw are given as well.
 	Left func(ctx context.Context, grantID string, swallowed [][]byte) ([]string, error)
 	// Installed lists what of an installation is at the target; only for a
-	// provider.Installer.
+	// provider.Installer whose credentials hang on one.
 	Installed func(ctx context.Context, handle provider.Handle) ([]string, error)
 	// KeepsTime says that the target itself ends a credential at its end.
 	KeepsTime bool
@@ -71,7 +71,11 @@ func Run(t *testing.T, subject Subject) {
 		}
 		s.bounds.Facts = findings.Facts
 	}
-	if installer, able := subject.Provider.(provider.Installer); able {
+	if installer, able := subject.Provider.(provider.Installer); able && subject.Installed == nil {
+		if handle := installer.Plan(s.compile(t, time.Now().Add(time.Hour)), testMount, testLedger); len(handle) > 0 {
+			t.Fatalf("nothing lists what is installed: %v", handle)
+		}
+	} else if able {
 		s.install(t, installer)
 		t.Run("installed and removed", func(t *testing.T) { s.installs(t, installer) })
 		for _, executed := range []bool{false, true} {
