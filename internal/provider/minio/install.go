@@ -49,7 +49,7 @@ func (m *minio) Install(ctx context.Context, handle provider.Handle, policy prov
 	if same, err := sameRules(shown, rules); err != nil {
 		return err
 	} else if !same {
-		return invalid.Field("access_key", parent, "somebody has given this user of the engine's more than its role grants", "take it out of every group, and detach what other policies it has")
+		return invalid.Field("access_key", parent, "the store shows another policy of this user of the engine's than the one that its role has made", "take the user out of every group, and write the role again")
 	}
 	return nil
 }
