@@ -53,10 +53,7 @@ func (l *Lab) startStore(ctx context.Context) error {
 	l.Store = store
 	// MinIO says that it is ready a little before its user administration is.
 	for end := time.Now().Add(startTimeout); ; time.Sleep(pollInterval) {
-		err := store.importUser(ctx, store.Engine, "precision-engine", storePolicy)
-		if err == nil {
-			err = store.importUser(ctx, store.Isolating, "precision-isolating", isolatingPolicy(IsolatingRights...))
-		}
+		err := store.makeEngines(ctx)
 		if err == nil {
 			break
 		}
@@ -76,10 +73,18 @@ func (l *Lab) startStore(ctx context.Context) error {
 		if time.Now().After(end) || ctx.Err() != nil {
 			return fmt.Errorf("using MinIO as the engine's user: %w", err)
 		}
-		if err := store.importUser(ctx, store.Engine); err != nil {
+		if err := store.makeEngines(ctx); err != nil {
 			return fmt.Errorf("making the engine's user on MinIO: %w", err)
 		}
 	}
+}
+
+// makeEngines makes the engines' users.
+func (s *Store) makeEngines(ctx context.Context) error {
+	if err := s.importUser(ctx, s.Engine, "precision-engine", storePolicy); err != nil {
+		return err
+	}
+	return s.importUser(ctx, s.Isolating, "precision-isolating", isolatingPolicy(IsolatingRights...))
 }
 
 // Stop stops the server; Restart starts it again.
