@@ -28,7 +28,7 @@ clean_up() {
   trap - EXIT INT TERM HUP
   # A build in the background does not hear a Ctrl-C.
   pkill -TERM -P $$ 2>/dev/null || true
-  rm -rf "$cache"/bin/.*.$$.new "$cache/judge.$$.new"
+  rm -rf "$cache"/bin/.*.$$.new "$cache/judge.$$.new" "$cache/postgresql.$$.new"
   [[ $(readlink "$lock") != $$ ]] || rm -f "$lock"
 }
 trap clean_up EXIT
@@ -122,9 +122,20 @@ moto() {
   echo "$moto_version" >"$cache/moto/made"
 }
 
-# postgresql is a package of the system's: its server's programs, and the folder that
-# they are in, which is not on PATH on Debian.
+# postgresql installs the oldest version that the engine takes as a package of the
+# system's, and the newer ones as npm packages. PRECISION_POSTGRESQL chooses among them.
 postgresql() {
+  local version npm=
+  for version in $(tr , ' ' <<<"${PRECISION_POSTGRESQL:-}"); do
+    [[ $version == 15 ]] || npm=yes
+  done
+  if [[ -z ${PRECISION_POSTGRESQL:-} || -n $npm ]]; then
+    npm_packages postgresql
+  fi
+  system_postgresql
+}
+
+system_postgresql() {
   if scripts/postgresql-bin.sh >/dev/null 2>&1; then
     return
   fi
@@ -141,27 +152,39 @@ postgresql() {
   scripts/postgresql-bin.sh >/dev/null
 }
 
-# The judge is a package for node, installed beside its lock file, and anew when
-# that has changed. No script of a package is run.
-judge() {
-  local made new=$cache/judge.$$.new
-  made=$(cat tests/tools/judge/package.json tests/tools/judge/package-lock.json | cksum)
-  if [[ $(cat "$cache/judge/made" 2>/dev/null) == "$made" ]]; then
+# npm_packages NAME: installs what tests/tools/NAME names, beside its lock file, and
+# again when that has changed. No script of a package is run.
+npm_packages() {
+  local name=$1 made new=$cache/$1.$$.new
+  made=$(cat "tests/tools/$name/package.json" "tests/tools/$name/package-lock.json" | cksum)
+  if [[ $(cat "$cache/$name/made" 2>/dev/null) == "$made" ]]; then
     return
   fi
-  echo "tools: installing judge (a few seconds, once)"
+  echo "tools: installing the npm packages of $name (less than a minute, once)"
   rm -rf "$new"
   mkdir "$new"
-  cp tests/tools/judge/package.json tests/tools/judge/package-lock.json "$new"
-  if ! (cd "$new" && npm ci --ignore-scripts --no-audit --no-fund) >"$cache/log/judge" 2>&1; then
+  cp "tests/tools/$name/package.json" "tests/tools/$name/package-lock.json" "$new"
+  if ! (cd "$new" && npm ci --ignore-scripts --no-audit --no-fund && link_libraries) >"$cache/log/$name" 2>&1; then
     rm -rf "$new"
-    echo "tools: installing judge failed; the end of .cache/log/judge:" >&2
-    tail -n 20 "$cache/log/judge" >&2
+    echo "tools: installing $name failed; the end of .cache/log/$name:" >&2
+    tail -n 20 "$cache/log/$name" >&2
     return 1
   fi
   echo "$made" >"$new/made"
-  rm -rf "$cache/judge"
-  mv "$new" "$cache/judge"
+  rm -rf "${cache:?}/$name"
+  mv "$new" "$cache/$name"
+}
+
+# link_libraries creates the links that a package of PostgreSQL's programs lists: npm
+# packages can't contain links. The other packages list none.
+link_libraries() {
+  local list
+  for list in node_modules/*/native/pg-symlinks.json; do
+    [[ -f $list ]] || continue
+    node -e 'const fs = require("fs"), path = require("path"), root = path.resolve(process.argv[1], "../..")
+for (const { source, target } of JSON.parse(fs.readFileSync(process.argv[1], "utf8")))
+  fs.symlinkSync(path.relative(path.dirname(target), source), path.join(root, target))' "$list"
+  done
 }
 
 pids=()
@@ -173,14 +196,15 @@ for name in "$@"; do
       exit 1
     fi
     moto &
-  elif [[ $name == judge ]]; then
+  elif [[ $name == judge || $name == postgresql ]]; then
     if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
-      echo "tools: judge needs node and npm: install them with your package manager (Debian: apt-get install nodejs npm)" >&2
+      echo "tools: $name needs node and npm: install them with your package manager (Debian: apt-get install nodejs npm)" >&2
       exit 1
     fi
-    judge &
-  elif [[ $name == postgresql ]]; then
-    postgresql &
+    case $name in
+      judge) npm_packages judge & ;;
+      postgresql) postgresql & ;;
+    esac
   elif command -v "$name" >/dev/null; then
     continue
   else

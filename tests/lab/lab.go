@@ -37,6 +37,7 @@ type Lab struct {
 	Other      *OtherVault // nil without Options.OtherVault
 	PostgreSQL *PostgreSQL // nil without Options.PostgreSQL
 
+	versions  map[string]*PostgreSQL // that were started, by their major version
 	processes []*process
 	closers   []func()
 	watchdog  *watchdog

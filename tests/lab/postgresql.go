@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,7 @@ import (
 // PostgreSQL is a real PostgreSQL server that lets nobody in without a password:
 // no socket, no trusted address. It logs every statement.
 type PostgreSQL struct {
+	Version     string // the major one
 	Host        string
 	Port        int
 	Log         string // path of the server's log
@@ -31,12 +33,35 @@ type PostgreSQL struct {
 	// Settings are the server's, by name, from the next Restart on.
 	Settings map[string]string
 
+	name    string // of the process and its log
 	tools   string // the folder with the server's programs
+	client  string // the folder with psql, which the newer versions' packages don't have
 	data    string
 	account *account
 	server  *process
 	lab     *Lab
 }
+
+// PostgreSQLVersions are the major versions that the tests run on, the oldest first.
+// PRECISION_POSTGRESQL chooses some of them, separated by commas.
+func PostgreSQLVersions() ([]string, error) {
+	all := []string{debianVersion, "16", "17", "18"}
+	chosen := os.Getenv("PRECISION_POSTGRESQL")
+	if chosen == "" {
+		return all, nil
+	}
+	versions := strings.Split(chosen, ",")
+	for _, version := range versions {
+		if !slices.Contains(all, version) {
+			return nil, fmt.Errorf("PRECISION_POSTGRESQL: %q is not one of %s", version, strings.Join(all, ", "))
+		}
+	}
+	slices.Sort(versions)
+	return slices.Compact(versions), nil
+}
+
+// debianVersion is the version that the system's package manager installs.
+const debianVersion = "15"
 
 // Login is a name and a password for PostgreSQL.
 type Login struct{ Name, Password string }
@@ -45,20 +70,39 @@ type Login struct{ Name, Password string }
 const maintenance = "postgres"
 
 func (l *Lab) startPostgreSQL(ctx context.Context) error {
-	tools, err := postgresqlTools()
+	versions, err := PostgreSQLVersions()
 	if err != nil {
 		return err
+	}
+	l.PostgreSQL, err = l.PostgreSQLVersion(ctx, versions[0])
+	return err
+}
+
+// PostgreSQLVersion is the server of a major version. The first call starts it.
+func (l *Lab) PostgreSQLVersion(ctx context.Context, version string) (*PostgreSQL, error) {
+	if started, known := l.versions[version]; known {
+		return started, nil
+	}
+	tools, err := postgresqlTools(version)
+	if err != nil {
+		return nil, err
+	}
+	client, err := postgresqlTools(debianVersion)
+	if err != nil {
+		return nil, err
 	}
 	unprivileged, err := unprivilegedAccount()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	ports, err := freePorts(1)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	name := "postgresql-" + version
 	p := &PostgreSQL{
-		Host: "127.0.0.1", Port: ports[0], Log: filepath.Join(l.Folder, "postgresql.log"),
+		Version: version,
+		Host:    "127.0.0.1", Port: ports[0], Log: filepath.Join(l.Folder, name+".log"),
 		Superuser:   Login{"postgres", "lab-superuser-password"},
 		Engine:      Login{"precision", "lab-engine-password"},
 		SuperEngine: Login{"precision_super", "lab-super-engine-password"},
@@ -67,16 +111,22 @@ func (l *Lab) startPostgreSQL(ctx context.Context) error {
 			// What a crash of the machine would lose goes with the lab anyway.
 			"fsync": "off", "full_page_writes": "off",
 		},
-		tools: tools, data: filepath.Join(l.Folder, "postgresql"), account: unprivileged, lab: l,
+		name: name, tools: tools, client: client, data: filepath.Join(l.Folder, name), account: unprivileged, lab: l,
 	}
 	if err := p.create(ctx); err != nil {
-		return err
+		return nil, err
 	}
 	if err := p.Restart(ctx); err != nil {
-		return err
+		return nil, err
 	}
-	l.PostgreSQL = p
-	return p.setUp(ctx)
+	if err := p.setUp(ctx); err != nil {
+		return nil, err
+	}
+	if l.versions == nil {
+		l.versions = map[string]*PostgreSQL{}
+	}
+	l.versions[version] = p
+	return p, nil
 }
 
 // create makes the server's data folder.
@@ -91,7 +141,7 @@ func (p *PostgreSQL) create(ctx context.Context) error {
 	if err := p.account.own(p.data); err != nil {
 		return err
 	}
-	password := filepath.Join(p.lab.Folder, "postgresql.password")
+	password := filepath.Join(p.lab.Folder, p.name+".password")
 	if err := p.writeFile(password, p.Superuser.Password); err != nil {
 		return err
 	}
@@ -158,7 +208,7 @@ func (p *PostgreSQL) Restart(ctx context.Context) error {
 		arguments = append(arguments, "-c", name+"="+value)
 	}
 	command := p.account.command(context.Background(), filepath.Join(p.tools, "postgres"), arguments...) // outlives ctx
-	server, err := p.lab.launch("postgresql", command)
+	server, err := p.lab.launch(p.name, command)
 	if err != nil {
 		return err
 	}
@@ -268,16 +318,23 @@ func (p *PostgreSQL) script(ctx context.Context, name, database string, variable
 
 // Psql is PostgreSQL's command-line tool, on this server as a login.
 func (p *PostgreSQL) Psql(ctx context.Context, login Login, arguments ...string) *exec.Cmd {
-	command := exec.CommandContext(ctx, filepath.Join(p.tools, "psql"), arguments...)
+	command := exec.CommandContext(ctx, filepath.Join(p.client, "psql"), arguments...)
 	command.Env = append(os.Environ(), "PGHOST="+p.Host, "PGPORT="+strconv.Itoa(p.Port), "PGUSER="+login.Name, "PGPASSWORD="+login.Password, "PGSSLMODE=disable")
 	return command
 }
 
-// postgresqlTools finds the folder of the server's programs.
-func postgresqlTools() (string, error) {
+// postgresqlTools finds the folder of a version's programs.
+func postgresqlTools(version string) (string, error) {
 	root, err := Repository()
 	if err != nil {
 		return "", err
+	}
+	if version != debianVersion {
+		folder := filepath.Join(root, ".cache", "postgresql", "node_modules", "postgresql-"+version, "native", "bin")
+		if _, err := os.Stat(filepath.Join(folder, "postgres")); err != nil {
+			return "", fmt.Errorf("PostgreSQL %s is not installed: run \"make tools\", or set PRECISION_POSTGRESQL=%s: %w", version, debianVersion, err)
+		}
+		return folder, nil
 	}
 	find := exec.Command(filepath.Join(root, "scripts", "postgresql-bin.sh"))
 	output, err := find.Output()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -72,20 +71,27 @@ ANALYZE ledger.entries, ledger.accounts, hidden.safe;
 // app is a login of the shop's own, whose sessions are no minted login's business.
 var app = lab.Login{Name: "shop_app", Password: "shop-app-password"}
 
-// rolesOnce makes the roles that all shops have.
-var rolesOnce = sync.OnceValue(func() error {
-	connection, err := servers.PostgreSQL.Connect(context.Background(), servers.PostgreSQL.Superuser, "postgres")
+// withRoles are the servers that have the roles of all shops.
+var withRoles = map[*lab.PostgreSQL]bool{}
+
+// makeRoles creates them, once on each server.
+func makeRoles(ctx context.Context, p *lab.PostgreSQL) error {
+	if withRoles[p] {
+		return nil
+	}
+	connection, err := p.Connect(ctx, p.Superuser, "postgres")
 	if err != nil {
 		return err
 	}
 	defer connection.Close(context.Background())
 	for _, statement := range []string{"CREATE ROLE " + owner + " NOLOGIN", fmt.Sprintf("CREATE ROLE %s LOGIN PASSWORD '%s'", app.Name, app.Password)} {
-		if _, err := connection.Exec(context.Background(), statement); err != nil {
+		if _, err := connection.Exec(ctx, statement); err != nil {
 			return err
 		}
 	}
+	withRoles[p] = true
 	return nil
-})
+}
 
 // newShop makes a shop in which the engine has its rights, and everybody none.
 func newShop(t *testing.T) *shop {
@@ -112,7 +118,7 @@ func stocked(t *testing.T, name string) *shop {
 // shopNamed makes one with nothing in it.
 func shopNamed(t *testing.T, name string) *shop {
 	t.Helper()
-	if err := rolesOnce(); err != nil {
+	if err := makeRoles(t.Context(), servers.PostgreSQL); err != nil {
 		t.Fatal(err)
 	}
 	s, p := &shop{t: t, name: name}, servers.PostgreSQL
