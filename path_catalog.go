@@ -98,6 +98,10 @@ func listActions(_ context.Context, _ *logical.Request, data *framework.FieldDat
 		_, name, _ := strings.Cut(action.Name, ":")
 		names = append(names, name)
 	}
+	for _, action := range aws.NamedActions(service.Prefix) {
+		_, name, _ := strings.Cut(action, ":")
+		names = append(names, name)
+	}
 	return logical.ListResponse(names), nil
 }
 
@@ -112,6 +116,7 @@ func readService(_ context.Context, _ *logical.Request, data *framework.FieldDat
 	}
 	return &logical.Response{Data: map[string]any{
 		"service": service.Prefix, "name": service.Name, "actions": len(service.Actions()), "resource_types": types,
+		"named_actions": aws.NamedActions(service.Prefix),
 	}}, nil
 }
 
@@ -121,6 +126,9 @@ func readAction(_ context.Context, _ *logical.Request, data *framework.FieldData
 		return refuse(err)
 	}
 	name := service.Prefix + ":" + data.Get("action").(string)
+	if named, known := aws.FindNamed(name); known {
+		return &logical.Response{Data: describeNamed(named)}, nil
+	}
 	action, known := catalog.Find(name)
 	if !known {
 		_, err := aws.FindAction(name)
@@ -151,9 +159,24 @@ func readAction(_ context.Context, _ *logical.Request, data *framework.FieldData
 	return &logical.Response{Data: answer}, nil
 }
 
+// describeNamed shows what a named action is made of.
+func describeNamed(named aws.Named) map[string]any {
+	var members []map[string]any
+	for _, member := range named.Members {
+		shown := map[string]any{"action": member.Action, "why": member.Why, "on": member.On}
+		if member.On == "" {
+			shown["on"] = "the role's resource"
+		}
+		members = append(members, shown)
+	}
+	return map[string]any{"action": named.Name, "resource": named.Resource, "members": members}
+}
+
 const catalogHelp = `
 The catalogue knows every AWS action: the resource types that it works on with
 the patterns of their ARNs, the condition keys it can be narrowed by, its access
 levels and the actions that it depends on. It is built into the engine: reading
-it asks nobody. A role of an aws target names an action of it.
+it asks nobody. A role of an aws target names an action of it, or a named action:
+a closed list of actions that one task needs of one resource, such as s3:sync-up.
+Their names are in lower case. A read of one lists its members and says why each is there.
 `

@@ -34,7 +34,7 @@ func (b *backend) pathRoles() []*framework.Path {
 		},
 		"action": {
 			Type:         framework.TypeString,
-			Description:  "The one action that is granted, such as s3:PutObject.",
+			Description:  "The one action that is granted, such as s3:PutObject; or a named action, which is what one task needs of one resource, such as s3:sync-up. List catalog/<service> for those of AWS.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Action"},
 		},
@@ -358,7 +358,9 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *fr
 
 const roleHelp = `
 A role names exactly one action on exactly one resource of one target. What
-can't be expressed exactly on the target is refused here, with the reason.
+can't be expressed exactly on the target is refused here, with the reason. A named
+action, such as s3:sync-up, is a closed list of actions that one task needs of one
+resource. "catalog/<service>/<name>" lists its members.
 
 Reading "creds/<role>/<task>" mints a credential that can do that and nothing
 else. Changing or deleting a role does not change how credentials end that were

@@ -23,20 +23,32 @@ func FindAction(name string) (catalog.Action, error) {
 		return catalog.Action{}, invalid.Field("action", name, "an operation of the API and no action of IAM", "name "+needed+", which allows it")
 	}
 	remedy := "list catalog/ for all services and their actions"
+	for known := range namedActions {
+		if strings.EqualFold(known, name) {
+			return catalog.Action{}, invalid.Field("action", name, "not spelt as the engine does", "write "+known)
+		}
+	}
 	if nearest := catalog.Nearest(name); len(nearest) > 0 {
 		remedy = "name " + invalid.OneOf(nearest)
+	}
+	if own := NamedActions(prefixOf(name)); len(own) > 0 {
+		remedy += ", or one of the named actions " + invalid.OneOf(own)
 	}
 	return catalog.Action{}, invalid.Field("action", name, "no action of AWS has this name", remedy)
 }
 
 // checkEscalation refuses an action that hands out further power, unless the
-// role allows it.
-func checkEscalation(action catalog.Action, allowed bool) error {
+// role allows it. The role names the action or one that it is a member of.
+func checkEscalation(role string, action catalog.Action, allowed bool) error {
 	escalation, escalates := catalog.EscalationOf(action)
 	if !escalates || escalation.Verdict != catalog.Refuse || allowed {
 		return nil
 	}
-	return invalid.Field("action", action.Name, "it hands out further power: "+because(escalation),
+	problem := "it hands out further power: "
+	if role != action.Name {
+		problem = "its " + action.Name + " hands out further power: "
+	}
+	return invalid.Field("action", role, problem+because(escalation),
 		"grant something narrower, or say allow_escalation=true")
 }
 

@@ -14,6 +14,9 @@ import (
 // account that has the policy and nothing else, or a session with that policy
 // whose base role or user may do everything.
 func (a *account) Check(policy provider.Policy, question provider.Question) (provider.Verdict, error) {
+	if found, isNamed := FindNamed(question.Action); isNamed {
+		return a.checkNamed(found, policy, question)
+	}
 	if _, err := FindAction(question.Action); err != nil {
 		return provider.Verdict{}, err
 	}

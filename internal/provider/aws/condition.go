@@ -45,7 +45,7 @@ func checkConditions(action catalog.Action, found resolved, conditions []scope.C
 			return nil, err
 		}
 	}
-	if _, err := iampolicy.DenyUnless(action.Name, block(conditions)); err != nil {
+	if _, err := iampolicy.DenyUnless([]string{action.Name}, block(conditions)); err != nil {
 		return nil, err
 	}
 	return conditions, nil
@@ -137,7 +137,8 @@ func block(conditions []scope.Condition) iampolicy.Conditions {
 }
 
 // bound writes the role's conditions and the caller's address twice: as a block
-// for the Allow, and as denials of the granted action for what does not meet it.
+// for the Allow, and as denials of the granted action for what does not meet it. What
+// a part depends on besides is denied likewise, and allowed by the part.
 // The denials name the action only: one of everything would keep a service from
 // decrypting on the holder's behalf, which it does from an address of its own.
 func (g grant) bound() (allow iampolicy.Conditions, fence []iampolicy.Statement, err error) {
@@ -145,12 +146,15 @@ func (g grant) bound() (allow iampolicy.Conditions, fence []iampolicy.Statement,
 	if g.sourceIP.IsValid() {
 		allow = merged(allow, iampolicy.Conditions{"IpAddress": {keySourceIP: netip.PrefixFrom(g.sourceIP, g.sourceIP.BitLen()).String()}})
 	}
-	if len(allow) == 0 {
-		return nil, nil, nil
+	if fence, err = denyUnless(g.actions(), allow); err != nil {
+		return nil, nil, err
 	}
-	fence, err = iampolicy.DenyUnless(g.action.Name, allow)
-	if err != nil {
-		return nil, nil, fmt.Errorf("aws: %w", err)
+	for _, part := range g.parts {
+		own, err := denyUnless(part.actions, part.conditions)
+		if err != nil {
+			return nil, nil, err
+		}
+		fence = append(fence, own...)
 	}
 	return allow, fence, nil
 }
@@ -170,4 +174,16 @@ func checkAddresses(condition scope.Condition) error {
 		}
 	}
 	return nil
+}
+
+// denyUnless denies actions where the conditions don't hold.
+func denyUnless(actions []catalog.Action, conditions iampolicy.Conditions) ([]iampolicy.Statement, error) {
+	if len(conditions) == 0 {
+		return nil, nil
+	}
+	fence, err := iampolicy.DenyUnless(names(actions), conditions)
+	if err != nil {
+		return nil, fmt.Errorf("aws: %w", err)
+	}
+	return fence, nil
 }

@@ -27,9 +27,9 @@ type encryption struct {
 // https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html
 var keyShape = regexp.MustCompile(`\Aarn:(?:aws|aws-cn|aws-us-gov):kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+\z`)
 
-// newEncryption checks the role's kms_key against what the action needs. The
-// errors are *invalid.Error.
-func newEncryption(key string, action catalog.Action, resource scope.ARN, account string) (*encryption, error) {
+// newEncryption checks the role's kms_key against what the role's action needs, which
+// is what its members need together. The errors are *invalid.Error.
+func newEncryption(key, name string, members []member, account string) (*encryption, error) {
 	wrong := func(problem, remedy string) (*encryption, error) {
 		return nil, invalid.Field("kms_key", key, problem, remedy)
 	}
@@ -40,20 +40,49 @@ func newEncryption(key string, action catalog.Action, resource scope.ARN, accoun
 	if err != nil {
 		return wrong("not an ARN", "write it as arn:aws:kms:eu-west-1:123456789012:key/<key id>")
 	}
-	if !scope.IsRegion(arn.Region) || arn.Partition != resource.Partition || (resource.Region != "" && resource.Region != arn.Region) {
-		return wrong("not in the resource's partition and region", "name the key that the resource is encrypted with")
-	}
-	needed, known := catalog.EncryptionOf(action.Name)
-	if !known || len(needed.Actions) == 0 {
-		return wrong(action.Name+" needs no right on a key of its caller", "leave kms_key out")
-	}
 	suffix := ""
 	if arn.Partition == "aws-cn" {
 		suffix = ".cn"
 	}
-	made := &encryption{key: key, actions: needed.Actions, via: strings.ReplaceAll(needed.ViaService, "{region}", arn.Region) + suffix}
-	made.context = encryptionContext(needed.Context, resource, account)
+	var made *encryption
+	for _, member := range members {
+		resource := member.found.Resource
+		needed, known := catalog.EncryptionOf(member.action.Name)
+		if !known || len(needed.Actions) == 0 {
+			continue
+		}
+		if !scope.IsRegion(arn.Region) || arn.Partition != resource.Partition || (resource.Region != "" && resource.Region != arn.Region) {
+			return wrong("not in the resource's partition and region", "name the key that the resource is encrypted with")
+		}
+		one := &encryption{key: key, actions: needed.Actions, via: strings.ReplaceAll(needed.ViaService, "{region}", arn.Region) + suffix}
+		one.context = encryptionContext(needed.Context, resource, account)
+		if made, err = made.and(one); err != nil {
+			return nil, err
+		}
+	}
+	if made == nil {
+		return wrong(name+" needs no right on a key of its caller", "leave kms_key out")
+	}
 	return made, nil
+}
+
+// and is what both need of the key. All members of a named action use it through one
+// service, for one resource.
+func (e *encryption) and(other *encryption) (*encryption, error) {
+	if e == nil {
+		return other, nil
+	}
+	if e.via != other.via || !reflect.DeepEqual(e.context, other.context) {
+		return nil, fmt.Errorf("aws: %s is used in two ways: %v through %s, %v through %s", e.key, e.context, e.via, other.context, other.via)
+	}
+	both := *e
+	both.actions = slices.Clone(e.actions)
+	for _, action := range other.actions {
+		if !slices.Contains(both.actions, action) {
+			both.actions = append(both.actions, action)
+		}
+	}
+	return &both, nil
 }
 
 // encryptionContext is what the service binds the data key to, as far as that is
@@ -122,22 +151,21 @@ func hasContext(name string) bool {
 	return slices.ContainsFunc(action.ConditionKeys, func(key string) bool { return strings.HasPrefix(key, "kms:EncryptionContext:") })
 }
 
-// fence denies every action but the granted one and what the key needs; and KMS
+// fence denies every action but the granted ones and what the key needs; and KMS
 // with any other key, or through any other service, or directly.
-func (e *encryption) fence(action string) []iampolicy.Statement {
-	service := prefixOf(action)
+func (e *encryption) fence(service string, actions []string) []iampolicy.Statement {
 	switch {
 	case e != nil:
 		return []iampolicy.Statement{
-			{Effect: "Deny", NotAction: append([]string{action}, e.actions...), Resource: "*"},
+			{Effect: "Deny", NotAction: slices.Concat(actions, e.actions), Resource: "*"},
 			{Effect: "Deny", Action: "kms:*", NotResource: e.key},
 			{Effect: "Deny", Action: "kms:*", Resource: "*", Condition: iampolicy.Conditions{"StringNotLike": {"kms:ViaService": e.via}}},
 		}
 	case service == "kms":
-		return []iampolicy.Statement{{Effect: "Deny", NotAction: action, Resource: "*"}}
+		return []iampolicy.Statement{{Effect: "Deny", NotAction: actions, Resource: "*"}}
 	default:
 		return []iampolicy.Statement{
-			{Effect: "Deny", NotAction: []string{action, "kms:*"}, Resource: "*"},
+			{Effect: "Deny", NotAction: slices.Concat(actions, []string{"kms:*"}), Resource: "*"},
 			{Effect: "Deny", Action: "kms:*", Resource: "*", Condition: iampolicy.Conditions{"StringNotLike": {"kms:ViaService": service + ".*"}}},
 		}
 	}

@@ -21,7 +21,8 @@ const maxPolicy = 2048
 // everybody in the account or the organisation, the holder would have too. The
 // fence denies everything else, so that no such policy can add to the grant
 // (https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html).
-// From the top:
+// A named action has several parts, each with actions and resources of its own; what is
+// said of the granted action holds for each of them. From the top:
 //
 //   - the grant, until its end, on resources of this account only (a bucket's
 //     ARN names no account, and a name that was given up can be taken over);
@@ -39,10 +40,17 @@ func (g grant) compile() (provider.Policy, error) {
 	if err != nil {
 		return "", err
 	}
-	statements := g.allow(conditions)
+	var statements []iampolicy.Statement
+	for _, part := range g.parts {
+		statements = append(statements, g.allow(part, conditions)...)
+	}
 	statements = append(statements, g.encryption.allow()...)
-	statements = append(statements, g.encryption.fence(g.action.Name)...)
-	statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: g.action.Name, NotResource: texts(g.resources)})
+	statements = append(statements, g.encryption.fence(prefixOf(g.name), names(g.actions()))...)
+	for _, part := range g.parts {
+		if len(part.resources) > 0 {
+			statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: names(part.actions), NotResource: texts(part.resources)})
+		}
+	}
 	statements = append(statements, g.fenceAccount()...)
 	statements = append(statements, fence...)
 	statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: "*", Resource: "*", Condition: iampolicy.Conditions{
@@ -55,30 +63,37 @@ func (g grant) compile() (provider.Policy, error) {
 	return policy, g.checkSize(policy)
 }
 
-// allow is the grant itself. Whose a resource is says its ARN; of those whose ARN
-// doesn't, the account is asked for. Not of the others: some requests, those for
+// allow is a part of the grant itself. Whose a resource is says its ARN; of those whose
+// ARN doesn't, the account is asked for. Not of the others: some requests, those for
 // EBS among them, don't say which account their resource is of, and would never
 // be allowed.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html#condition-keys-resourceaccount
-func (g grant) allow(conditions iampolicy.Conditions) []iampolicy.Statement {
-	ends := iampolicy.Conditions{"DateLessThan": {keyCurrentTime: iampolicy.Time(g.end)}}
-	owned, ownerless := g.byOwner()
+func (g grant) allow(granted part, conditions iampolicy.Conditions) []iampolicy.Statement {
+	conditions = merged(conditions, granted.conditions)
+	if len(g.parts) == 1 { // several have no room for it; the last statement denies everything then
+		conditions = merged(conditions, iampolicy.Conditions{"DateLessThan": {keyCurrentTime: iampolicy.Time(g.end)}})
+	}
+	actions := names(granted.actions)
+	if len(granted.resources) == 0 {
+		return []iampolicy.Statement{{Effect: "Allow", Action: actions, Resource: "*", Condition: conditions}}
+	}
+	owned, ownerless := granted.byOwner()
 	var statements []iampolicy.Statement
 	if len(ownerless) > 0 {
-		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: g.action.Name, Resource: texts(ownerless),
-			Condition: merged(conditions, ends, iampolicy.Conditions{"StringEquals": {keyResourceAccount: g.account}})})
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: actions, Resource: texts(ownerless),
+			Condition: merged(conditions, iampolicy.Conditions{"StringEquals": {keyResourceAccount: g.account}})})
 	}
 	if len(owned) > 0 {
-		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: g.action.Name, Resource: texts(owned), Condition: merged(conditions, ends)})
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: actions, Resource: texts(owned), Condition: conditions})
 	}
 	return statements
 }
 
 // byOwner parts the resources whose ARN names their account, or AWS, from those
 // whose ARN says nothing of it, as a bucket's.
-func (g grant) byOwner() (owned, ownerless []scope.ARN) {
-	for i, arn := range g.resources {
-		if arn.Account == "" && !g.amazons[i] {
+func (p part) byOwner() (owned, ownerless []scope.ARN) {
+	for i, arn := range p.resources {
+		if arn.Account == "" && !p.amazons[i] {
 			ownerless = append(ownerless, arn)
 		} else {
 			owned = append(owned, arn)
@@ -87,20 +102,27 @@ func (g grant) byOwner() (owned, ownerless []scope.ARN) {
 	return owned, ownerless
 }
 
-// fenceAccount denies the action on what has a granted resource's name in another
+// fenceAccount denies the actions on what has a granted resource's name in another
 // account, where the ARN names none. The condition on the Allow is not enough,
 // for a resource's own policy would skip it.
 func (g grant) fenceAccount() []iampolicy.Statement {
-	_, ownerless := g.byOwner()
-	if len(ownerless) == 0 {
-		return nil
+	elsewhere := iampolicy.Conditions{"StringNotEquals": {keyResourceAccount: g.account}}
+	var statements []iampolicy.Statement
+	var whole []string // actions that are granted on such resources alone
+	for _, part := range g.parts {
+		owned, ownerless := part.byOwner()
+		switch {
+		case len(ownerless) == 0:
+		case len(owned) == 0:
+			whole = append(whole, names(part.actions)...)
+		default:
+			statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: names(part.actions), Resource: texts(ownerless), Condition: elsewhere})
+		}
 	}
-	var resource iampolicy.Values = "*" // shorter, and the action is denied on all else
-	if len(ownerless) < len(g.resources) {
-		resource = texts(ownerless)
+	if len(whole) > 0 { // on "*", which is shorter: the actions are denied on all else
+		statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: whole, Resource: "*", Condition: elsewhere})
 	}
-	return []iampolicy.Statement{{Effect: "Deny", Action: g.action.Name, Resource: resource,
-		Condition: iampolicy.Conditions{"StringNotEquals": {keyResourceAccount: g.account}}}}
+	return statements
 }
 
 // merged is all conditions in one block. checkConditions has seen to it that no
@@ -135,8 +157,12 @@ func (g grant) checkSize(policy provider.Policy) error {
 	if size <= maxPolicy {
 		return nil
 	}
-	parts := []string{fmt.Sprintf("a shorter resource (%d characters, written twice)", len(g.resources[0].String()))}
-	if len(g.resources) > 1 {
+	resource := g.parts[0].resources[0].String()
+	parts := []string{fmt.Sprintf("a shorter resource (%d characters, written twice)", len(resource))}
+	if _, isNamed := FindNamed(g.name); isNamed {
+		parts = []string{fmt.Sprintf("a shorter resource (%d characters, written %d times)", len(resource), 2*len(g.parts)), "one action of " + g.name + " alone"}
+	}
+	if len(g.parts[0].resources) > 1 {
 		parts = append(parts, "shorter companion_resources")
 	}
 	if len(g.conditions) > 0 {
@@ -145,6 +171,6 @@ func (g grant) checkSize(policy provider.Policy) error {
 	if g.encryption != nil {
 		parts = append(parts, "no kms_key")
 	}
-	return invalid.Field("resource", g.resources[0].String(), fmt.Sprintf("the policy would have %d of the %d characters that IAM takes", size, maxPolicy),
+	return invalid.Field("resource", resource, fmt.Sprintf("the policy would have %d of the %d characters that IAM takes", size, maxPolicy),
 		"use "+invalid.OneOf(parts)).Because(scope.ErrTooLarge)
 }

@@ -152,12 +152,12 @@ func typed(key string) error {
 	return nil
 }
 
-// DenyUnless are the statements that deny action wherever the conditions don't
+// DenyUnless are the statements that deny the actions wherever the conditions don't
 // hold. They have to stand beside an Allow with the same conditions, since those
 // alone bind nobody whom another policy allows the action. All conditions have to
 // hold, hence one of them is enough for a Deny: one statement for each operator
 // and key. Their order is that of the names.
-func DenyUnless(action string, conditions Conditions) ([]Statement, error) {
+func DenyUnless(actions []string, conditions Conditions) ([]Statement, error) {
 	var statements []Statement
 	for _, operator := range slices.Sorted(maps.Keys(conditions)) {
 		for _, key := range slices.Sorted(maps.Keys(conditions[operator])) {
@@ -169,7 +169,7 @@ func DenyUnless(action string, conditions Conditions) ([]Statement, error) {
 			if err != nil {
 				return nil, err
 			}
-			statements = append(statements, Statement{Effect: effectDeny, Action: action, Resource: "*", Condition: block})
+			statements = append(statements, Statement{Effect: effectDeny, Action: actions, Resource: "*", Condition: block})
 		}
 	}
 	return statements, nil

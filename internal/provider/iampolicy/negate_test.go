@@ -95,7 +95,7 @@ func TestDenyUnlessIsExact(t *testing.T) {
 		for _, values := range values {
 			conditions := Conditions{name: {"t:k": values}}
 			allow := Statement{Effect: "Allow", Action: "*", Resource: "*", Condition: conditions}
-			denies, err := DenyUnless("s3:GetObject", conditions)
+			denies, err := DenyUnless([]string{"s3:GetObject"}, conditions)
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 				continue
@@ -126,7 +126,7 @@ func TestDenyUnlessWithSeveralConditions(t *testing.T) {
 		"Bool":                      {"t:t": "true"},
 		"ForAllValues:StringEquals": {"aws:TagKeys": []string{"p", "q"}},
 	}
-	denies, err := DenyUnless("s3:GetObject", conditions)
+	denies, err := DenyUnless([]string{"s3:GetObject"}, conditions)
 	if err != nil || len(denies) != 7 {
 		t.Fatalf("%v, %v", denies, err)
 	}
@@ -231,7 +231,7 @@ func TestNegations(t *testing.T) {
 		t.Errorf("a tag as a string: %v", err)
 	}
 	for _, values := range []Values{nil, 5, []string{}} {
-		_, err := DenyUnless("s3:GetObject", Conditions{"StringEquals": {"t:k": values}})
+		_, err := DenyUnless([]string{"s3:GetObject"}, Conditions{"StringEquals": {"t:k": values}})
 		refusedFor(t, fmt.Sprint(values), err, "conditions")
 	}
 }

@@ -1,6 +1,9 @@
 package minio
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
@@ -47,6 +50,9 @@ func (m *minio) Check(policy provider.Policy, question provider.Question) (provi
 	case len(question.Context) > 0:
 		return provider.Verdict{}, invalid.Hidden("context", "a session's policy on MinIO depends on the time alone", "leave it out")
 	}
+	if task, isNamed := named[question.Action]; isNamed {
+		return m.checkNamed(task, policy, question)
+	}
 	action, err := actionAsked(question.Action)
 	if err != nil {
 		return provider.Verdict{}, err
@@ -66,4 +72,28 @@ func (m *minio) Check(policy provider.Policy, question provider.Question) (provi
 		return provider.Verdict{}, err
 	}
 	return decision.Verdict(), nil
+}
+
+// checkNamed judges each action of a named one on what a role with that resource would
+// grant it on. The session may do the task if it may do each.
+func (m *minio) checkNamed(task namedAction, policy provider.Policy, question provider.Question) (verdict provider.Verdict, err error) {
+	asked := question
+	actions := task.objects
+	if task.lists {
+		actions = append(slices.Clone(actions), "s3:ListBucket")
+	}
+	for _, action := range actions {
+		if asked.Action = action; action == "s3:ListBucket" {
+			asked.Resource, _, _ = strings.Cut(question.Resource, "/")
+		}
+		if verdict, err = m.Check(policy, asked); err != nil {
+			return provider.Verdict{}, err
+		}
+		if !verdict.Allowed {
+			verdict.Reason = fmt.Sprintf("%s needs %s on %s: %s", question.Action, asked.Action, asked.Resource, verdict.Reason)
+			return verdict, nil
+		}
+	}
+	verdict.Reason = fmt.Sprintf("each of the %d actions of %s is allowed", len(actions), question.Action)
+	return verdict, nil
 }

@@ -33,18 +33,19 @@ const maxSessionPolicy = 2048
 //     the tag says. A request that carries tags is refused, whatever it asks for.
 //   - It cleans a request's resource before it compares, so that "x/" is taken
 //     for "x"; but not a Deny's resource.
-func compile(granted scope.Scope, arn scope.ARN, expiresAt time.Time) (provider.Policy, error) {
-	statements := []iampolicy.Statement{
-		{Effect: "Allow", Action: granted.Action(), Resource: granted.Resource(), Condition: iampolicy.Conditions{
+func compile(granted scope.Scope, parts []part, arn scope.ARN, expiresAt time.Time) (provider.Policy, error) {
+	var statements []iampolicy.Statement
+	for _, part := range parts {
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: part.actions, Resource: part.resource, Condition: iampolicy.Conditions{
 			"DateLessThan":              {currentTime: iampolicy.Time(expiresAt)},
 			"ForAllValues:StringEquals": {currentTime: "${aws:CurrentTime}"},
-		}},
-		{Effect: "Deny", Action: "s3:*", Resource: "arn:aws:s3:::*", Condition: iampolicy.Conditions{
-			"Null": {"s3:RequestObjectTagKeys": "false"},
-		}},
+		}})
 	}
+	statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: "s3:*", Resource: "arn:aws:s3:::*", Condition: iampolicy.Conditions{
+		"Null": {"s3:RequestObjectTagKeys": "false"},
+	}})
 	if _, key, ofObject := strings.Cut(arn.Resource, "/"); ofObject && !strings.HasSuffix(key, "*") {
-		statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: granted.Action(), Resource: granted.Resource() + "/"})
+		statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: parts[0].actions, Resource: parts[0].resource + "/"})
 	}
 	policy, err := iampolicy.Policy(statements...)
 	if err != nil {

@@ -24,6 +24,10 @@ func TestPolicies(t *testing.T) {
 		"prefix": {"s3:PutObject", "arn:aws:s3:::releases/app/*"},
 		"bucket": {"s3:ListBucket", "arn:aws:s3:::releases"},
 		"object": {"s3:GetObject", "arn:aws:s3:::releases/app/x"},
+
+		"sync-up":          {"s3:sync-up", "arn:aws:s3:::releases/*"},
+		"sync-down":        {"s3:sync-down", "arn:aws:s3:::releases/*"},
+		"multipart-upload": {"s3:multipart-upload", "arn:aws:s3:::releases/app/x"},
 	} {
 		scope, err := scope.New(granted[0], granted[1])
 		if err != nil {
@@ -151,5 +155,59 @@ func TestTooLargeIsToldApart(t *testing.T) {
 	}
 	if _, err := store.Compile(granted, provider.Bounds{}); !errors.Is(err, scope.ErrTooLarge) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A listing can't be held to a prefix, so that a sync has a whole bucket or none.
+func TestNamedActionsThatMinIOCantNarrow(t *testing.T) {
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ action, resource, says string }{
+		{"s3:sync-up", "arn:aws:s3:::releases/app/*", "arn:aws:s3:::releases/*"},
+		{"s3:sync-down", "arn:aws:s3:::releases/app/x", "arn:aws:s3:::releases/*"},
+		{"s3:sync-down", "arn:aws:s3:::releases", ""},
+		{"s3:multipart-upload", "arn:aws:s3:::releases", ""},
+		{"s3:multipart-upload", "arn:aws:s3:::releases/app*", ""},
+		{"ecr:push", "arn:aws:ecr:eu-west-1:123456789012:repository/app", ""},
+	} {
+		granted, err := scope.New(test.action, test.resource)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = store.Compile(granted, provider.Bounds{ExpiresAt: time.Unix(0, 0)})
+		var refusal *invalid.Error
+		if !errors.As(err, &refusal) || !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s on %s: %v", test.action, test.resource, err)
+		}
+	}
+}
+
+// A check of a named action is one of each of its members.
+func TestCheckOfNamedActions(t *testing.T) {
+	opened, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	end := time.Date(2026, 11, 24, 12, 30, 0, 0, time.UTC)
+	const all = "arn:aws:s3:::releases/*"
+	for _, name := range append(NamedActions(), "s3:GetObject") {
+		granted, err := scope.New(name, all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		policy, err := opened.Compile(granted, provider.Bounds{ExpiresAt: end})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, asked := range NamedActions() {
+			for _, at := range []time.Time{end.Add(-time.Minute), end} {
+				verdict, err := opened.(provider.Checker).Check(policy, provider.Question{Action: asked, Resource: all, Time: at})
+				if err != nil || verdict.Allowed != (asked == name && at.Before(end)) {
+					t.Errorf("%s at %s by a role with %s: %+v, %v", asked, at, name, verdict, err)
+				}
+			}
+		}
 	}
 }

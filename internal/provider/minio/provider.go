@@ -92,19 +92,19 @@ func open(settings provider.Settings, _ provider.Facts) (provider.Provider, erro
 // Compile implements provider.Provider.
 func (m *minio) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
 	if why, known := inexact[granted.Action()]; known {
-		return "", invalid.Field("action", granted.Action(), "can't be granted exactly: "+why, "name "+invalid.OneOf(Actions()))
+		return "", invalid.Field("action", granted.Action(), "can't be granted exactly: "+why, "name "+invalid.OneOf(slices.Concat(Actions(), NamedActions())))
 	}
 	if err := checkBounds(granted, bounds); err != nil {
 		return "", err
 	}
-	arn, err := m.catalog.Check(granted)
+	parts, arn, err := partsOf(granted, m.catalog)
 	if err != nil {
 		return "", err
 	}
 	if err := checkKey(arn); err != nil {
 		return "", err
 	}
-	return compile(granted, arn, bounds.ExpiresAt)
+	return compile(granted, parts, arn, bounds.ExpiresAt)
 }
 
 // checkBounds refuses what MinIO can't be trusted with: it looks a condition's
