@@ -1,7 +1,6 @@
 package aws
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
@@ -35,27 +34,6 @@ func FindAction(name string) (catalog.Action, error) {
 		remedy += ", or one of the named actions " + invalid.OneOf(own)
 	}
 	return catalog.Action{}, invalid.Field("action", name, "no action of AWS has this name", remedy)
-}
-
-// checkEscalation refuses an action that hands out further power, unless the
-// role allows it. The role names the action or one that it is a member of.
-func checkEscalation(role string, action catalog.Action, allowed bool) error {
-	escalation, escalates := catalog.EscalationOf(action)
-	if !escalates || escalation.Verdict != catalog.Refuse || allowed {
-		return nil
-	}
-	problem := "it hands out further power: "
-	if role != action.Name {
-		problem = "its " + action.Name + " hands out further power: "
-	}
-	return invalid.Field("action", role, problem+because(escalation),
-		"grant something narrower, or say allow_escalation=true")
-}
-
-// because gives an escalation's reason and the first of its sources.
-func because(escalation catalog.Escalation) string {
-	source, _, _ := strings.Cut(escalation.Source, "; ")
-	return fmt.Sprintf("%s (%s)", escalation.Reason, source)
 }
 
 // prefixOf is the prefix of an action's name: s3 of s3:PutObject.

@@ -25,7 +25,9 @@ type grant struct {
 	sourceIP   netip.Addr  // invalid for any
 	encryption *encryption // nil where the role names no key
 	end        time.Time
-	notes      []string // what the role's author should know
+	notes      []string   // what the role's author should know
+	resource   scope.Text // the resource as the role has it
+	reach      []string   // what the service reads into a request beyond its ARN, which the role allows
 }
 
 // part is some actions of a grant that are granted on the same resources. A single
@@ -48,7 +50,7 @@ func (a *account) newGrant(granted scope.Scope, bounds provider.Bounds) (grant, 
 	if a.id == "" {
 		return grant{}, invalid.Hidden("target", "its AWS account is not known, because its connection was never verified", "write its config again with verify_connection=true")
 	}
-	made := grant{name: granted.Action(), account: a.id, sourceIP: bounds.SourceIP, end: bounds.ExpiresAt}
+	made := grant{name: granted.Action(), account: a.id, sourceIP: bounds.SourceIP, end: bounds.ExpiresAt, resource: granted.ResourceText()}
 	if other := bounds.Options.Text("resource_account"); other != "" {
 		if !accountShape.MatchString(other) {
 			return grant{}, invalid.Field("resource_account", other, "not the number of an account", "write its 12 digits")
@@ -79,6 +81,7 @@ type member struct {
 	found      resolved // the zero value where AWS judges the action on no resource
 	conditions iampolicy.Conditions
 	token      bool
+	reach      []string // see grant
 }
 
 // membersOf finds the actions that a scope grants, and what on. The errors are
@@ -116,6 +119,9 @@ func membersOf(granted scope.Scope, escalation bool) ([]member, error) {
 	for i, each := range found.Members {
 		action, _ := catalog.Find(each.Action)
 		made := member{action: action, found: on[i], token: each.Token}
+		if made.reach, err = checkMeaning(action, on[i].Resource, granted.ResourceText(), escalation); err != nil {
+			return nil, err
+		}
 		if each.when != nil {
 			made.conditions = each.when(anchor.Resource)
 		}
@@ -128,6 +134,7 @@ func membersOf(granted scope.Scope, escalation bool) ([]member, error) {
 func (g *grant) add(added member, amazons []bool) {
 	resources := added.found.arns()
 	g.notes = append(g.notes, added.found.Notes...)
+	g.reach = append(g.reach, added.reach...)
 	for i, other := range g.parts {
 		if slices.Equal(other.resources, resources) && reflect.DeepEqual(other.conditions, added.conditions) && other.token == added.token {
 			g.parts[i].actions = append(g.parts[i].actions, added.action)
@@ -233,7 +240,7 @@ func listsBucket(action string) bool {
 // advise says what a role's author and a credential's holder should know.
 func (g grant) advise() provider.Advice {
 	all := g.actions()
-	var advice provider.Advice
+	advice := provider.Advice{Mint: slices.Clone(g.reach)} // each holder has more in hands than the grant
 	note := func(text string) {
 		if !slices.Contains(advice.Definition, text) {
 			advice.Definition = append(advice.Definition, text)
@@ -253,14 +260,13 @@ func (g grant) advise() provider.Advice {
 				note(fmt.Sprintf("%s depends on other actions for some requests, and they are not granted: %s", action.Name, strings.Join(others, ", ")))
 			}
 			escalation, escalates := catalog.EscalationOf(action)
-			warning := fmt.Sprintf("%s can be turned into more than this grant: %s", action.Name, because(escalation))
 			switch {
 			case part.token:
 				advice.Mint = append(advice.Mint, action.Name+tokenWarning)
 			case escalates && escalation.Verdict == catalog.Refuse:
-				advice.Mint = append(advice.Mint, warning) // each holder has more in hands than the grant
+				advice.Mint = append(advice.Mint, fmt.Sprintf("%s can be turned into more than this grant: %s", action.Name, because(escalation)))
 			case escalates:
-				note(warning)
+				note(heedful(escalation, g.resource))
 			}
 		}
 	}

@@ -56,6 +56,11 @@ func (r role) when(conditions map[string]any) role {
 	return r
 }
 
+func (r role) escalating() role {
+	r.escalation = true
+	return r
+}
+
 func (r role) with(name, value string) role {
 	r.options = provider.Settings{name: value}
 	return r
@@ -81,7 +86,7 @@ func TestPolicies(t *testing.T) {
 		"sqs-queue":        grants("sqs:SendMessage", "arn:aws:sqs:eu-west-1:123456789012:jobs"),
 		"s3-key-quoted":    grants("s3:GetObject", `arn:aws:s3:::releases/a<b>&"c"\d é`),
 		"s3-kms-key":       grants("s3:PutObject", uploads).with("kms_key", key),
-		"dynamodb-kms-key": grants("dynamodb:UpdateTable", "arn:aws:dynamodb:eu-west-1:123456789012:table/orders").with("kms_key", key),
+		"dynamodb-kms-key": grants("dynamodb:UpdateTable", "arn:aws:dynamodb:eu-west-1:123456789012:table/orders").with("kms_key", key).escalating(),
 		"kms-action":       grants("kms:Decrypt", key),
 		"bound-source-ip":  bound,
 		"conditions": grants("s3:PutObject", uploads).when(object{
@@ -155,7 +160,7 @@ func TestCompileRefuses(t *testing.T) {
 		"the engine's end":         {account, upload.when(object{"DateLessThan": object{"aws:CurrentTime": "2030-01-01T00:00:00Z"}}), "conditions", "ttl"},
 		"the engine's end, case":   {account, upload.when(object{"DateLessThan": object{"AWS:currenttime": "2030-01-01T00:00:00Z"}}), "conditions", "ttl"},
 		"the engine's account":     {account, upload.when(object{"StringEquals": object{"aws:resourceaccount": "210987654321"}}), "conditions", "resource_account"},
-		"a companion's lack": {account, grants("rds:RestoreDBInstanceFromS3", "arn:aws:rds:eu-west-1:123456789012:db:app", "arn:aws:rds:eu-west-1:123456789012:og:a", "arn:aws:rds:eu-west-1:123456789012:pg:a", "arn:aws:rds:eu-west-1:123456789012:subgrp:a").
+		"a companion's lack": {account, grants("rds:RestoreDBInstanceFromS3", "arn:aws:rds:eu-west-1:123456789012:db:app", "arn:aws:rds:eu-west-1:123456789012:og:a", "arn:aws:rds:eu-west-1:123456789012:pg:a", "arn:aws:rds:eu-west-1:123456789012:subgrp:a").escalating().
 			when(object{"StringEquals": object{"rds:DatabaseEngine": "mysql"}}), "conditions", "carries no such key"},
 		"address twice":         {account, bound, "conditions", "bound_source_ip"},
 		"companion too many":    {account, grants("s3:PutObject", uploads, "arn:aws:s3:::releases"), "companion_resources", "leave it out"},

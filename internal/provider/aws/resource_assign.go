@@ -131,7 +131,7 @@ func hint(action catalog.Action, arn scope.ARN) (problem, remedy string) {
 		// https://docs.aws.amazon.com/kms/latest/developerguide/alias-authorization.html
 		return "AWS judges by the key, and an alias never matches", "name the key; a condition on kms:ResourceAliases holds it to an alias"
 	case service == "es" && strings.HasPrefix(verb, "ESHttp") && strings.Count(arn.Resource, "/") == 1:
-		return "the path of a request is part of what AWS judges it by, so a domain alone matches none", "write it as " + arn.String() + "/*, or with one path"
+		return "the path of a request is part of what AWS judges it by, so a domain alone matches none", "write it as " + arn.String() + "/INDEX/_doc/ID or " + arn.String() + "/INDEX/_search"
 	}
 	for _, use := range optionalTypes(action, catalog.Authorised(action)) {
 		kind, err := kindOf(action, use)

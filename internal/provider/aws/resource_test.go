@@ -147,7 +147,7 @@ func TestResolveRefuses(t *testing.T) {
 		{"logs:FilterLogEvents", "arn:aws:logs" + here + "log-group:*:*", nil, resourceField, "", ""},
 		{"logs:FilterLogEvents", "arn:aws:logs" + here + "log-group:a:b", nil, resourceField, "shape", ""},
 		{"logs:FilterLogEvents", "arn:aws:logs" + here + "log-group:/aws/*:*", nil, resourceField, "fixed end", ""},
-		{"es:ESHttpGet", "arn:aws:es" + here + "domain/d", nil, resourceField, "a domain alone matches none", "domain/d/*"},
+		{"es:ESHttpGet", "arn:aws:es" + here + "domain/d", nil, resourceField, "a domain alone matches none", "domain/d/INDEX/_search"},
 		{"es:ESHttpGet", "arn:aws:es" + here + "domain/*", nil, resourceField, "", ""},
 		{"backup:StartRestoreJob", "arn:aws:ec2:eu-west-1::snapshot/snap-1", nil, resourceField, "", ""},
 		{"backup:DeleteRecoveryPoint", "arn:aws:backup" + here + "recovery-point:r", nil, resourceField, "of any shape", "another action"},

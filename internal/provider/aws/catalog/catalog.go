@@ -19,6 +19,7 @@ import (
 )
 
 //go:generate go run ./generate
+//go:generate go test -count=1 -run ^TestEveryHitHasAVerdict$ .
 
 //go:embed catalog.bin
 var embedded []byte

@@ -10,7 +10,7 @@ import (
 
 // tableFiles has the tables that catalog.bin holds, with their columns.
 var tableFiles = map[string][]string{
-	"escalation.tsv":       {"action", "class", "verdict", "access_level", "resource_level", "fas_route", "why", "sources"},
+	"escalation.tsv":       {"action", "class", "verdict", "access_level", "resource_level", "fas_route", "why", "look", "sources"},
 	"exceptions.tsv":       {"action", "reason", "source"},
 	"global-keys.tsv":      {"key", "type", "values", "source"},
 	"kms.tsv":              {"action", "kms_actions", "kms_via_service", "encryption_context", "note", "source"},

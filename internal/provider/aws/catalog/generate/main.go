@@ -3,12 +3,17 @@
 // tables in data. The same inputs give the same bytes with the same Go release
 // (another may compress differently).
 //
+// It also lists the actions that answer with something named like a credential,
+// see answers.go.
+//
 // It runs in the catalogue's folder. With -tables only the tables are packed
-// anew and the rest is taken from the catalog.bin that is there, without network.
+// again and the rest is taken from the catalog.bin that is there, without network.
+// With -models and -source the answers of those models are added.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -31,9 +36,14 @@ var tables = []string{
 
 func main() {
 	tablesOnly := flag.Bool("tables", false, "pack the tables only")
+	models := flag.String("models", "", "folder of API models: SERVICE/VERSION/service-2.json.gz")
+	source := flag.String("source", "", "name and version of what the models are from")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := run(ctx, *tablesOnly)
+	if err == nil && *models != "" {
+		err = addAnswers(*models, *source)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "generate:", err)
@@ -62,7 +72,52 @@ func run(ctx context.Context, tablesOnly bool) error {
 	if len(data) > limit {
 		return fmt.Errorf("%s would have %d bytes, more than %d", file, len(data), limit)
 	}
-	return os.WriteFile(file, data, 0o644)
+	if err := os.WriteFile(file, data, 0o644); err != nil || tablesOnly {
+		return err
+	}
+	return fetchAnswers(ctx, data)
+}
+
+// fetchAnswers fetches the API models and writes what their operations answer with.
+func fetchAnswers(ctx context.Context, catalogue []byte) error {
+	actions, err := packedActions(catalogue)
+	if err != nil {
+		return err
+	}
+	downloads, err := os.MkdirTemp("", "models")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(downloads)
+	models, err := fetch(ctx, downloads, sdk)
+	if err != nil {
+		return err
+	}
+	found, err := ofPackage(models, actions)
+	if err != nil {
+		return err
+	}
+	return writeAnswers(found, sdk.name+" "+sdk.version)
+}
+
+// addAnswers adds the answers of the models in a folder.
+func addAnswers(models, source string) error {
+	if source == "" {
+		return errors.New("-models needs -source: the name and version of what they are from")
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	actions, err := packedActions(data)
+	if err != nil {
+		return err
+	}
+	found, err := ofFolder(models, source, actions)
+	if err != nil {
+		return err
+	}
+	return writeAnswers(found, source)
 }
 
 // keepServices copies sources and services of the file that is there.
