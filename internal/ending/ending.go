@@ -85,11 +85,11 @@ type run struct {
 	done chan struct{}
 }
 
-// Matching are the live grants that a filter names. The ledger has to be in memory.
+// Matching returns the open grants that a filter names, see ledger.Grant.Open. The ledger has to be in memory.
 func (r *Runner) Matching(filter Filter, at time.Time) []ledger.Grant {
 	if filter.GrantID != "" {
 		grant, known := r.Grants.Index.Get(filter.GrantID)
-		if !known || !grant.Live(r.Grants.Now()) || !filter.names(grant, at) {
+		if !known || !grant.Open() || !filter.names(grant, at) {
 			return nil
 		}
 		return []ledger.Grant{grant}

@@ -36,7 +36,7 @@ type entry struct {
 	places  [keys]int32 // in the groups
 	queue   *queue
 	place   int32 // in the queue
-	counted bool  // as live, in its groups
+	counted bool  // as open, in its groups
 	due     int64 // when the queue gives it out, ns since 1970
 }
 
@@ -93,7 +93,7 @@ func moment(ns int64) time.Time {
 type group struct {
 	name    string
 	members []*entry
-	live    int
+	open    int // members that may still work at their targets
 }
 
 func (g *group) add(e *entry, by int) {

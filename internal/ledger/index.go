@@ -25,11 +25,11 @@ type Index struct {
 	groups     [keys]map[string]*group
 	ending     map[*entry]struct{} // Ending or Dead
 	unfinished map[string]int      // by bucket
-	live       int
-	untidy     int   // Dead
-	ends       queue // what has not expired, or is kept for its base
-	overdue    queue // what has, and isn't finished
-	damaged    int   // records that could not be read on the last rebuild
+	open       int                 // grants that may still work at their targets
+	untidy     int                 // Dead
+	ends       queue               // what has not expired, or is kept for its base
+	overdue    queue               // what has, and isn't finished
+	damaged    int                 // records that could not be read on the last rebuild
 
 	// gone are the grants that were finished while the index was being rebuilt:
 	// what was read of them before is no longer so. It is nil afterwards.
@@ -178,6 +178,16 @@ func (x *Index) Retry(id string, at time.Time) {
 	}
 }
 
+// Discount no longer counts a grant that has expired and that nobody can revoke, since its target is not configured as
+// it was. It would fill its role's limits for good.
+func (x *Index) Discount(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if e, known := x.byID[id]; known {
+		x.recount(e, 0)
+	}
+}
+
 // Unfinished counts the grants of an id's bucket, or of a bucket, that aren't
 // finished.
 func (x *Index) Unfinished(id string) int {
@@ -240,7 +250,7 @@ func (x *Index) insert(grant Grant, now time.Time) *entry {
 	if grant.State == Dead {
 		x.untidy++
 	}
-	if grant.Live(now) {
+	if grant.Open() {
 		x.recount(e, 1)
 	}
 	switch e.due = e.expiresAt; {
@@ -283,26 +293,26 @@ func (x *Index) drop(e *entry) {
 	}
 }
 
-// recount counts an entry as live, once, or not any more.
-func (x *Index) recount(e *entry, live int) {
-	change := live
+// recount counts an entry as open, once, or no longer.
+func (x *Index) recount(e *entry, open int) {
+	change := open
 	if e.counted {
 		change--
 	}
-	e.counted = live == 1
-	x.live += change
+	e.counted = open == 1
+	x.open += change
 	for _, g := range e.groups {
 		if g != nil {
-			g.live += change
+			g.open += change
 		}
 	}
 }
 
-// advance moves what has expired by now from one queue to the other, or out.
+// advance moves what has expired by now from one queue to the other, or out. It changes no count: the clock may be
+// wrong, and what has expired by it may still work at its target.
 func (x *Index) advance(now time.Time) {
 	for len(x.ends) > 0 && x.ends[0].due <= now.UnixNano() {
 		e := heap.Pop(&x.ends).(*entry)
-		x.recount(e, 0)
 		switch until := e.expiresAt + int64(BaseKept); {
 		case e.finished() && e.key(byBase) != "" && now.UnixNano() < until:
 			e.due = until

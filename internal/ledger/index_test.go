@@ -75,7 +75,12 @@ func TestLists(t *testing.T) {
 	wantLive(t, x, Query{Role: "upload", EntityID: "entity"}, now, one, three)
 	wantLive(t, x, Query{Role: "upload", Target: "nowhere"}, now)
 
-	later := now.Add(time.Hour) // one and four have expired
+	later := now.Add(time.Hour) // one and four have expired, for all that the clock says
+	wantLive(t, x, Query{}, later, one, two, three, four)
+	for _, expired := range []Grant{one, four} {
+		expired.State = Ended
+		x.Update(expired, later)
+	}
 	wantLive(t, x, Query{}, later, two, three)
 	wantLive(t, x, Query{Role: "upload"}, later, three)
 
@@ -93,8 +98,8 @@ func TestLists(t *testing.T) {
 	}
 	x.Remove(three.ID)
 	wantLive(t, x, Query{}, later)
-	if x.Unfinished(one.ID) != 2 || x.Unfinished(two.ID) != 0 {
-		t.Errorf("%d and %d unfinished, want 2 and 0", x.Unfinished(one.ID), x.Unfinished(two.ID))
+	if x.Unfinished(one.ID) != 0 || x.Unfinished(two.ID) != 0 {
+		t.Errorf("%d and %d unfinished, want none", x.Unfinished(one.ID), x.Unfinished(two.ID))
 	}
 }
 
@@ -129,8 +134,14 @@ func TestAdmissionIsOneAtATime(t *testing.T) {
 	if live := x.Count(Query{}, now); live != 10 || count != 40 {
 		t.Errorf("%d admitted and %d refused, want 10 and 40", live, count)
 	}
+	if err := x.Admit(some(time.Hour), now.Add(time.Hour), limit); !errors.Is(err, full) {
+		t.Errorf("what has not been revoked takes up no room: %v", err)
+	}
+	ended := x.Live(Query{}, now)[0]
+	ended.State = Ended
+	x.Update(ended, now)
 	if err := x.Admit(some(time.Hour), now.Add(time.Hour), limit); err != nil {
-		t.Errorf("what has expired takes up room: %v", err)
+		t.Errorf("what was revoked takes up room: %v", err)
 	}
 	if grant := admit(t, x, some(time.Hour)); x.Admit(grant, now, nil) == nil {
 		t.Error("a grant was admitted twice")
@@ -274,10 +285,10 @@ func TestTheIndexAgreesWithALookAtAll(t *testing.T) {
 				delete(all, id)
 				continue
 			}
-			if grant.Base == "g" && at.Before(forgotten) {
+			if grant.Base == "g" && (at.Before(forgotten) || !grant.Finished()) {
 				onBase++
 			}
-			if grant.Live(at) && (query.Role == "" || query.Role == grant.Role) && (query.Task == "" || query.Task == grant.Task) &&
+			if grant.Open() && (query.Role == "" || query.Role == grant.Role) && (query.Task == "" || query.Task == grant.Task) &&
 				(query.EntityID == "" || query.EntityID == grant.EntityID) && (query.Base == "" || query.Base == grant.Base) {
 				want++
 			}
@@ -293,7 +304,7 @@ func TestTheIndexAgreesWithALookAtAll(t *testing.T) {
 		grant.State, grant.Base = Ended, ""
 		x.Update(grant, at)
 	}
-	if len(x.byID) != 0 || len(x.ends) != 0 || len(x.overdue) != 0 || len(x.unfinished) != 0 || len(x.ending) != 0 || x.live != 0 {
+	if len(x.byID) != 0 || len(x.ends) != 0 || len(x.overdue) != 0 || len(x.unfinished) != 0 || len(x.ending) != 0 || x.open != 0 {
 		t.Error("the index keeps something of grants that are gone")
 	}
 	for by, groups := range x.groups {
@@ -364,8 +375,8 @@ func BenchmarkExpire(b *testing.B) {
 		b.StopTimer()
 		x := full(b, many)
 		b.StartTimer()
-		for at := now; x.Count(Query{}, at) > 0; at = at.Add(time.Hour) {
-			x.Overdue(many, at)
+		for at, given := now, 0; given < many; at = at.Add(time.Hour) {
+			given += len(x.Overdue(many, at))
 		}
 	}
 }
@@ -376,5 +387,42 @@ func BenchmarkListAll(b *testing.B) {
 		if got := len(x.Live(Query{}, now)); got != many {
 			b.Fatal(got)
 		}
+	}
+}
+
+// A clock that is ahead for a moment takes no grant out of what is counted, listed and limited: not while it is ahead,
+// and not for good once it has been put right.
+func TestAClockThatIsAheadUncountsNothing(t *testing.T) {
+	x := NewIndex()
+	grant := admit(t, x, some(time.Hour))
+	for _, at := range []time.Time{now, now.Add(2 * time.Hour), now, now.Add(-2 * time.Hour)} {
+		wantLive(t, x, Query{}, at, grant)
+		wantLive(t, x, Query{Role: grant.Role}, at, grant)
+		wantLive(t, x, Query{Role: grant.Role, Task: grant.Task}, at, grant)
+		if oldest, any := x.Oldest(Query{Role: grant.Role}, at); !any || oldest.ID != grant.ID {
+			t.Errorf("at %s the oldest is %v %s", at, any, oldest.ID)
+		}
+		refused := errors.New("full")
+		if err := x.Admit(some(time.Hour), at, func(counts Counts) error {
+			if counts.Live(Query{Role: grant.Role}) > 0 {
+				return refused
+			}
+			return nil
+		}); !errors.Is(err, refused) {
+			t.Errorf("at %s a limit of one admits a second grant: %v", at, err)
+		}
+	}
+	// It is given out as overdue by the clock of the moment, and not before.
+	if due := x.Overdue(1, now); len(due) != 0 {
+		t.Errorf("%v are overdue although the clock was put right", due)
+	}
+	if due := x.Overdue(1, now.Add(2*time.Hour)); len(due) != 1 {
+		t.Errorf("%v are overdue after two hours", due)
+	}
+	// One whose target is not configured as it was can't be revoked, and fills no limit for good.
+	x.Discount(grant.ID)
+	wantLive(t, x, Query{}, now)
+	if open := x.Open(Query{}, now); len(open) != 1 {
+		t.Errorf("%d grants are unfinished, want 1", len(open))
 	}
 }

@@ -64,6 +64,9 @@ const (
 	Swept        Cause = "swept"             // outlived its lease, or was left by a crash
 	Orphaned     Cause = "orphaned"          // was found at the target, and not in the ledger
 	Widened      Cause = "ended with others" // the target's limits left no room to spare it
+	// FoundDenied is of a session that its target denied already: storage from before the revocation was restored, or a
+	// copy of it has revoked it.
+	FoundDenied  Cause = "found denied at its target"
 	Requested    Cause = "ended on request"
 	TargetMoved  Cause = "its target was pointed to another system"
 	Replaced     Cause = "replaced" // gave way to a newer one, at a limit of its role
@@ -117,10 +120,15 @@ type Grant struct {
 // Finished says whether nothing remains to be done about the grant.
 func (g Grant) Finished() bool { return g.State == Ended || g.State == Failed }
 
-// Live says whether the credential may still work at the target.
+// Live says whether the credential may still work at the target, if now is right.
 func (g Grant) Live(now time.Time) bool {
-	return !g.Finished() && g.State != Dead && now.Before(g.ExpiresAt)
+	return g.Open() && now.Before(g.ExpiresAt)
 }
+
+// Open says whether the credential may still work at the target for all that is known without a clock: it was not
+// revoked, and its expiry was not confirmed. What revokes or protects asks for these, since a clock that is ahead calls
+// grants expired that live.
+func (g Grant) Open() bool { return !g.Finished() && g.State != Dead }
 
 // Status is the grant's state for people: one that is pending is active or
 // expired, and one that has ended has expired, or was revoked before.

@@ -16,14 +16,14 @@ func (q Query) values() [keys]string {
 	return [keys]string{byRole: q.Role, byTask: q.Task, byEntity: q.EntityID, byTarget: q.Target, byBase: q.Base, byInstalled: q.Installed}
 }
 
-// Counts counts live grants while the index is held for an admission.
+// Counts counts open grants, see Grant.Open, while the index is held for an admission.
 type Counts struct{ x *Index }
 
-// Live counts the live grants that the query names. It looks at none of them
+// Live counts the open grants that the query names. It looks at none of them
 // where at most one field is set.
 func (c Counts) Live(query Query) int { return c.x.count(query) }
 
-// Count counts the live grants that the query names.
+// Count counts the open grants that the query names: those that a clock which is ahead calls expired, too.
 func (x *Index) Count(query Query, now time.Time) int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -31,14 +31,14 @@ func (x *Index) Count(query Query, now time.Time) int {
 	return x.count(query)
 }
 
-// Live returns the live grants that the query names, by their latest ends. What
-// changes meanwhile may or may not be among them.
+// Live returns the open grants that the query names, see Grant.Open, by their latest ends: those that a clock which is
+// ahead calls expired, too. What changes meanwhile may or may not be among them.
 func (x *Index) Live(query Query, now time.Time) []Grant {
 	return x.list(query, now, func(e *entry) bool { return e.counted })
 }
 
-// Oldest returns the live grant of those that the query names which was issued
-// first, and false where none lives.
+// Oldest returns the open grant of those that the query names which was issued
+// first, and false where none is open.
 func (x *Index) Oldest(query Query, now time.Time) (Grant, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -73,10 +73,10 @@ func (x *Index) Needs(installed string) bool {
 	return group != nil && slices.ContainsFunc(group.members, func(e *entry) bool { return !e.finished() })
 }
 
-// OnBase returns the grants that hang on a base, until BaseKept after they
-// expire: the live ones, and those whose end must be kept up.
+// OnBase returns the grants that hang on a base: those that aren't finished, and the others until BaseKept after they
+// expire, since their revocation must be kept up.
 func (x *Index) OnBase(base string, now time.Time) []Grant {
-	return x.list(Query{Base: base}, now, func(e *entry) bool { return e.expiresAt+int64(BaseKept) > now.UnixNano() })
+	return x.list(Query{Base: base}, now, func(e *entry) bool { return !e.finished() || e.expiresAt+int64(BaseKept) > now.UnixNano() })
 }
 
 // Hanging returns one grant for each base, and for each target that grants on it
@@ -106,23 +106,23 @@ func (x *Index) count(query Query) int {
 			set++
 		}
 	}
-	members, live := x.smallest(query)
+	members, open := x.smallest(query)
 	if set <= 1 {
-		return live
+		return open
 	}
-	live = 0
+	open = 0
 	for _, e := range members {
 		if e.counted && e.matches(query) {
-			live++
+			open++
 		}
 	}
-	return live
+	return open
 }
 
 // smallest returns the members of the smallest group that the query names, and
-// how many of them are live. Without a name, only the latter.
-func (x *Index) smallest(query Query) (members []*entry, live int) {
-	live, first := x.live, true
+// how many of them are open. Without a name, only the latter.
+func (x *Index) smallest(query Query) (members []*entry, open int) {
+	open, first := x.open, true
 	for by, name := range query.values() {
 		if name == "" {
 			continue
@@ -132,10 +132,10 @@ func (x *Index) smallest(query Query) (members []*entry, live int) {
 			return nil, 0
 		}
 		if first || len(g.members) < len(members) {
-			members, live, first = g.members, g.live, false
+			members, open, first = g.members, g.open, false
 		}
 	}
-	return members, live
+	return members, open
 }
 
 func (e *entry) matches(query Query) bool {

@@ -111,7 +111,7 @@ func TestRebuild(t *testing.T) {
 	state(time.Hour, Failed, "")
 	state(-time.Hour, Ended, "role/base")
 	x := rebuilt(t, storage)
-	wantLive(t, x, Query{}, now, live, ending)
+	wantLive(t, x, Query{}, now, live, ending, expired)
 	if due := x.Overdue(10, now); len(due) != 1 || due[0].ID != expired.ID {
 		t.Errorf("%v are overdue, want %s", due, expired.ID)
 	}
