@@ -14,6 +14,8 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 )
 
@@ -77,8 +79,15 @@ func (b *backend) freezes(ctx context.Context, storage logical.Storage) (admissi
 	})
 }
 
-// checkFrozen refuses what is frozen.
+// checkFrozen refuses what is frozen, and everything while the storage is known to be older than what it was.
 func (b *backend) checkFrozen(ctx context.Context, storage logical.Storage, order lifecycle.Order) error {
+	older, err := b.grants.Older(ctx, storage)
+	if err != nil {
+		return err
+	}
+	if older != nil {
+		return invalid.Deny(describeOlder(*older), "follow \"Restoring a snapshot\" in docs/operations.md, then write accept_restore=true to tidy")
+	}
 	frozen, err := b.freezes(ctx, storage)
 	if err != nil {
 		return err
@@ -180,4 +189,10 @@ func (b *backend) tidyFreezes(ctx context.Context, storage logical.Storage, befo
 		deleted++
 	}
 	return deleted, nil
+}
+
+// describeOlder says for people that the storage is older than what it was.
+func describeOlder(older ledger.Older) string {
+	return fmt.Sprintf("mints are frozen since %s: %s was written by an engine on newer storage than this, or on a copy of it (epoch %d, here %d)",
+		stamp(older.At), older.Base, older.Found, older.Own)
 }

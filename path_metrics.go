@@ -64,6 +64,7 @@ func (b *backend) readMetrics(_ context.Context, req *logical.Request, data *fra
 func (b *backend) metrics() telemetry.Snapshot {
 	shown, index, now := b.grants.Metrics.Snapshot(), b.grants.Index, b.grants.Now()
 	shown.Ledger.InMemory, shown.Ledger.Damaged = b.grants.Ready(), index.Damaged()
+	shown.Ledger.Restored = b.grants.KnownOlder() != nil
 	unended, untidy := map[string]int{}, map[string]int{}
 	if shown.Ledger.InMemory {
 		for _, grant := range index.Unended() {

@@ -84,7 +84,14 @@ func (b *backend) tidyPast(ctx context.Context, storage logical.Storage, before 
 func (b *backend) pathTidy() []*framework.Path {
 	return []*framework.Path{
 		{
-			Pattern:      "tidy",
+			Pattern: "tidy",
+			Fields: map[string]*framework.FieldSchema{
+				"accept_restore": {
+					Type:         framework.TypeBool,
+					Description:  "Mint again although the storage is older than what a target has seen, as after a snapshot was restored. See tidy-status.",
+					DisplayAttrs: &framework.DisplayAttributes{Name: "Accept restore"},
+				},
+			},
 			DisplayAttrs: &framework.DisplayAttributes{OperationPrefix: operationPrefix, OperationVerb: "tidy", OperationSuffix: "ledger"},
 			Operations: map[logical.Operation]framework.OperationHandler{
 				logical.UpdateOperation: &framework.PathOperation{Callback: b.tidy, Summary: "Run the sweeper now, behind the request.", ForwardPerformanceStandby: true},
@@ -126,15 +133,27 @@ func (b *backend) pathTidy() []*framework.Path {
 	}
 }
 
-func (b *backend) tidy(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
+func (b *backend) tidy(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	if err := b.awaitLedger(ctx, req.Storage); err != nil {
 		return refuse(err)
+	}
+	var warnings []string
+	if data.Get("accept_restore").(bool) {
+		accepted, err := b.grants.AcceptOlder(ctx, req.Storage, requester(req))
+		switch {
+		case err != nil:
+			return refuse(err)
+		case accepted:
+			warnings = append(warnings, "the storage is accepted as it is: credentials are minted again")
+		default:
+			warnings = append(warnings, "there was nothing to accept: no target is known to have seen newer storage")
+		}
 	}
 	hint := "the sweeper runs: read tidy-status for what it does"
 	if !b.sweeper.Run(req.Storage) {
 		hint = "the sweeper is running already, and will run again after that: read tidy-status for what it does"
 	}
-	return logical.RespondWithStatusCode(&logical.Response{Warnings: []string{hint}}, req, http.StatusAccepted)
+	return logical.RespondWithStatusCode(&logical.Response{Warnings: append(warnings, hint)}, req, http.StatusAccepted)
 }
 
 func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
@@ -145,8 +164,13 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 	if err != nil {
 		return refuse(err)
 	}
+	older, err := b.grants.Older(ctx, req.Storage)
+	if err != nil {
+		return refuse(err)
+	}
 	status := b.sweeper.Status()
 	return &logical.Response{Data: map[string]any{
+		"restored":    restoredStatus(older),
 		"running":     status.Step != "",
 		"step":        status.Step,
 		"step_since":  stamp(status.Begun),
@@ -165,6 +189,17 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 		"requests":    map[string]any{"at": stamp(status.Tidy.At), "moved": status.Tidy.Moved, "deleted": status.Tidy.Deleted, "problem": status.Tidy.Problem},
 		"orphans":     map[string]any{"at": stamp(status.Orphans.At), "problem": status.Orphans.Problem, "targets": describeTargets(status.Orphans.Targets)},
 	}}, nil
+}
+
+// restoredStatus describes that the storage is older than what it was, if it is.
+func restoredStatus(older *ledger.Older) map[string]any {
+	if older == nil {
+		return map[string]any{"suspected": false}
+	}
+	return map[string]any{
+		"suspected": true, "since": stamp(older.At), "base": older.Base, "storage_epoch": older.Own, "target_epoch": older.Found,
+		"mints_frozen": true, "problem": describeOlder(*older),
+	}
 }
 
 // untidy counts, by target, the grants that are dead and of which something is left.
@@ -250,4 +285,8 @@ what is being done and what each step did last. Grants whose target is not
 configured any more are counted as unreachable; once the target is there again,
 a write to "tidy" ends them. "untidy" counts the dead credentials of which
 something is left, and "remove" says what of the installed could not be removed.
+
+"restored" says whether a target bears the marks of an engine on newer storage than
+this, as after a snapshot was restored, or of one on a copy of it. Nothing is minted
+then until accept_restore=true is written to "tidy".
 `

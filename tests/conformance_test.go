@@ -153,6 +153,20 @@ func (l emptyLedger) Life() context.Context { return l.Context() }
 
 func (l emptyLedger) Now() time.Time { return time.Now() }
 
+func (l emptyLedger) Elapsed() time.Duration { return 0 }
+
+func (l emptyLedger) Passive() bool { return false }
+
+func (l emptyLedger) FoundDenied(context.Context, string, func(provider.Handle) bool) error {
+	return nil
+}
+
+func (l emptyLedger) Recorded(context.Context, string) ([]byte, error) { return nil, nil }
+
+func (l emptyLedger) Record(context.Context, string, []byte) error { return nil }
+
+func (l emptyLedger) Older(context.Context, string, uint64, uint64) error { return nil }
+
 // openProvider opens a target as a verified config write does.
 func openProvider(t *testing.T, kind provider.Type, settings provider.Settings) provider.Provider {
 	t.Helper()

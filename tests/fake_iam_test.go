@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
@@ -27,7 +28,8 @@ type fakeIAM struct {
 	attached []string                  // ARNs
 	sessions map[string]lab.Session    // by access key
 	calls    []string
-	narrow   bool // the engine may change inline policies alone
+	narrow   bool             // the engine may change inline policies alone
+	clock    func() time.Time // AWS's; nil: the machine's
 }
 
 type managedPolicy struct {
@@ -70,6 +72,9 @@ func (f *fakeIAM) serve(writer http.ResponseWriter, request *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, action)
+	if f.clock != nil {
+		writer.Header().Set("Date", f.clock().UTC().Format(http.TimeFormat))
+	}
 	result, code := f.do(action, request.PostForm)
 	if code != "" {
 		writer.WriteHeader(http.StatusBadRequest)

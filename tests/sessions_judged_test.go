@@ -39,7 +39,9 @@ type sessionWorld struct {
 	mu      sync.Mutex
 	gone    time.Duration // how much AWS's clock is ahead of the machine's
 	grants  []*granted
-	early   int   // grants that nobody asked to end
+	early   int    // grants that nobody asked to end
+	record  []byte // of the base
+	started time.Time
 	deposed error // what the ledger says to every write
 }
 
@@ -67,9 +69,10 @@ func newSessionWorld(t *testing.T, skew time.Duration) *sessionWorld {
 	}
 	t.Cleanup(started.Close)
 	w := &sessionWorld{
-		t: t, iam: newFakeIAM(t), judge: started, scope: granted, skew: skew,
+		t: t, started: time.Now(), iam: newFakeIAM(t), judge: started, scope: granted, skew: skew,
 		random: rand.New(rand.NewPCG(7, uint64(skew))),
 	}
+	w.iam.clock = w.aws
 	w.boot()
 	t.Cleanup(func() { w.stop() })
 	return w
@@ -146,6 +149,38 @@ func (w *sessionWorld) EndEarly(_ context.Context, _ string, early func(provider
 		}
 	}
 	return nil
+}
+
+func (w *sessionWorld) FoundDenied(ctx context.Context, base string, denied func(provider.Handle) bool) error {
+	return w.EndEarly(ctx, base, denied)
+}
+
+func (w *sessionWorld) Recorded(context.Context, string) ([]byte, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.record, nil
+}
+
+func (w *sessionWorld) Record(_ context.Context, _ string, record []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.deposed == nil {
+		w.record = record
+	}
+	return w.deposed
+}
+
+func (w *sessionWorld) Older(_ context.Context, base string, found, own uint64) error {
+	w.t.Errorf("%s is said to bear epoch %d, and storage has %d", base, found, own)
+	return nil
+}
+
+func (w *sessionWorld) Passive() bool { return false }
+
+func (w *sessionWorld) Elapsed() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return time.Since(w.started) + w.gone
 }
 
 // advance lets time go by.

@@ -82,25 +82,59 @@ func (m memory) EndEarly(ctx context.Context, base string, early func(provider.H
 	if err := ledger.Prove(ctx, storage); err != nil || early == nil {
 		return err
 	}
-	var spared []ledger.Grant
+	return m.beginOn(ctx, storage, base, early, ledger.Widened, "a session is ended early: its base role's policies have no room left to spare it")
+}
+
+// FoundDenied implements provider.Ledger.
+func (m memory) FoundDenied(ctx context.Context, base string, denied func(provider.Handle) bool) error {
+	storage, err := m.kept()
+	if err != nil {
+		return err
+	}
+	return m.beginOn(ctx, storage, base, denied, ledger.FoundDenied, "a session is denied at its target though the ledger calls it live: it counts as revoked")
+}
+
+// beginOn persists that pending grants on a base are to end, and why.
+func (m memory) beginOn(ctx context.Context, storage logical.Storage, base string, chosen func(provider.Handle) bool, why ledger.Cause, message string) error {
+	var grants []ledger.Grant
 	for _, grant := range m.Index.OnBase(base, m.Manager.Now()) {
-		if grant.State == ledger.Pending && early(grant.Handle) {
-			spared = append(spared, grant)
+		if grant.State == ledger.Pending && chosen(grant.Handle) {
+			grants = append(grants, grant)
 		}
 	}
-	return m.begin(ctx, storage, spared, func(grant *ledger.Grant) {
-		grant.Ending = ledger.Widened
-		m.Log.Warn("a session is ended early: its base role's policies have no room left to spare it",
-			"grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "base", base)
+	return m.begin(ctx, storage, grants, func(grant *ledger.Grant) {
+		grant.Ending = why
+		m.Log.Warn(message, "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "base", base)
 	})
 }
 
-// BeginEnd writes down that live grants are to end, whoever ends them then: all that
+// Elapsed implements provider.Ledger.
+func (m memory) Elapsed() time.Duration { return m.Manager.Elapsed() }
+
+// Recorded implements provider.Ledger.
+func (m memory) Recorded(ctx context.Context, base string) ([]byte, error) {
+	storage, err := m.kept()
+	if err != nil {
+		return nil, err
+	}
+	return ledger.BaseRecord(ctx, storage, base)
+}
+
+// Record implements provider.Ledger.
+func (m memory) Record(ctx context.Context, base string, record []byte) error {
+	storage, err := m.kept()
+	if err != nil {
+		return err
+	}
+	return ledger.PutBaseRecord(ctx, storage, base, record)
+}
+
+// BeginEnd writes down that open grants are to end, whoever ends them then: all that
 // hang on a base, before the first is ended, so that one commit ends them; and what
 // could not be ended, so that the sweeper goes on with it.
 func (m *Manager) BeginEnd(ctx context.Context, storage logical.Storage, grants []ledger.Grant, order EndOrder) error {
-	live := slices.DeleteFunc(slices.Clone(grants), func(grant ledger.Grant) bool { return !grant.Live(m.Now().Add(rounding)) })
-	return m.begin(ctx, storage, live, func(grant *ledger.Grant) { m.blame(order, grant) })
+	open := slices.DeleteFunc(slices.Clone(grants), func(grant ledger.Grant) bool { return !grant.Open() })
+	return m.begin(ctx, storage, open, func(grant *ledger.Grant) { m.blame(order, grant) })
 }
 
 // EndTogether has a target end those of the grants that the ledger says are ending and

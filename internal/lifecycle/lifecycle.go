@@ -39,6 +39,7 @@ var (
 type Manager struct {
 	Log     hclog.Logger
 	Now     func() time.Time
+	Elapsed func() time.Duration // monotonic, since some moment
 	Index   *ledger.Index
 	Metrics *telemetry.Registry
 	Mount   string // the mount's UUID
@@ -68,11 +69,15 @@ type Manager struct {
 
 	idMu     sync.Mutex
 	ledgerID string
+
+	older olderStorage
 }
 
 // New makes a manager that does nothing yet.
 func New(log hclog.Logger, now func() time.Time) *Manager {
 	m := &Manager{Log: log, Now: now, Index: ledger.NewIndex(), Metrics: telemetry.New(), actors: map[string]*actor{}, lanes: map[string]*lane{}, mints: map[string]chan struct{}{}, seed: maphash.MakeSeed()}
+	started := now() // with a monotonic reading, if it is time.Now
+	m.Elapsed = func() time.Duration { return now().Sub(started) }
 	m.life, m.close = context.WithCancel(context.Background())
 	return m
 }

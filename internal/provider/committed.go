@@ -45,6 +45,21 @@ type Ledger interface {
 	// same: an engine that may not write to its storage any more, since another has
 	// taken its place, must not change a target. On an error nothing may be changed.
 	EndEarly(ctx context.Context, base string, early func(Handle) bool) error
+	// FoundDenied is EndEarly of grants that a Deny at their target covers already, though the ledger calls them live:
+	// they were revoked by an engine on other storage, as before this one was restored from a snapshot.
+	FoundDenied(ctx context.Context, base string, denied func(Handle) bool) error
+	// Recorded returns what Record wrote last for a base; nothing where it wrote nothing.
+	Recorded(ctx context.Context, base string) ([]byte, error)
+	// Record keeps something of a base in storage for the provider. It fails where an engine may not write any more, and
+	// then nothing may be changed at the target.
+	Record(ctx context.Context, base string, record []byte) error
+	// Older is told that a base bears the epoch of an engine on newer storage than this, or on a copy of it. No more is
+	// minted until a person has accepted that.
+	Older(ctx context.Context, base string, found, own uint64) error
+	// Passive says whether nothing is changed at targets but for revocations that are asked for, as after Older.
+	Passive() bool
+	// Elapsed is monotonic time since some moment.
+	Elapsed() time.Duration
 	// Life ends with the mount. What goes on behind requests hangs on it.
 	Life() context.Context
 	Now() time.Time

@@ -65,7 +65,9 @@ type Sweeper struct {
 	staying     map[string]bool   // the installations whose removal has failed, which has been said
 	access      map[string]string // by target, why the engine's own could not be kept up, see tend
 	status      Status
-	targets     *opener // of this sweep
+	targets     *opener       // of this sweep
+	swept       time.Time     // by the wall clock, the last sweep's beginning
+	sweptAt     time.Duration // and by the monotonic one
 	due         struct{ pack, retire, tidy, orphans time.Time }
 }
 
@@ -156,9 +158,15 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		}
 		s.TidyUp(storage)
 	}
-	if step("end", new(time.Time), 0) {
+	if s.stepped(now) && !asked {
+		s.Log.Warn("the clock was put ahead since the last sweep: what has expired by it is revoked by the next one, if it stays so")
+	} else if step("end", new(time.Time), 0) {
 		s.endDue(ctx, storage, now, asked, &result)
 		s.note(func(status *Status) { status.End = EndStep{At: now, Ended: result.Ended, Failed: result.Failed} })
+	}
+	if s.Grants.KnownOlder() != nil { // nothing is removed on its own that newer storage may know better
+		s.Log.Debug("only revocations are retried: the storage is older than what it was, see tidy-status")
+		return result
 	}
 	if step("remove", new(time.Time), 0) {
 		result.Removed = s.remove(ctx, storage, now)
@@ -202,6 +210,16 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 	return result
 }
 
+// stepped says whether the wall clock has gone by more than the monotonic one has since the last sweep. What has expired
+// by a clock that is ahead for a moment lives at its target, and is left to its holder.
+func (s *Sweeper) stepped(now time.Time) bool {
+	elapsed := s.Grants.Elapsed()
+	wall, steady := now.Round(0).Sub(s.swept), elapsed-s.sweptAt
+	first := s.swept.IsZero()
+	s.swept, s.sweptAt = now.Round(0), elapsed
+	return !first && wall-steady > ledger.SweepDelay
+}
+
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
 		return a
@@ -213,7 +231,8 @@ func earlier(a, b time.Time) time.Time {
 func (s *Sweeper) endDue(ctx context.Context, storage logical.Storage, now time.Time, asked bool, result *Result) {
 	s.forget()
 	s.endAll(ctx, storage, s.unended(now, asked), result)
-	for ctx.Err() == nil {
+	// What has expired is dead at its target. On storage that is not what it was it may have been renewed since.
+	for ctx.Err() == nil && s.Grants.KnownOlder() == nil {
 		overdue := s.Grants.Index.Overdue(atOnce, now)
 		if len(overdue) == 0 {
 			return
@@ -363,6 +382,9 @@ func (s *Sweeper) again(grant ledger.Grant, err error) {
 			s.unreachable = map[string]string{}
 		}
 		s.unreachable[grant.ID] = grant.Target
+		if !s.Grants.Now().Before(grant.ExpiresAt) {
+			s.Grants.Index.Discount(grant.ID)
+		}
 	default:
 		tried.pause = min(max(2*tried.pause, firstPause), lastPause)
 		delete(s.unreachable, grant.ID)

@@ -107,6 +107,7 @@ func (s Snapshot) Text() []byte {
 		t.single("precision_sweep_last_run_timestamp_seconds", "When the last sweep ended.", float64(s.Sweeps.LastRun.Unix()))
 	}
 	t.single("precision_ledger_in_memory", "0 while the ledger is being read into memory.", float64(truth(s.Ledger.InMemory)))
+	t.single("precision_ledger_restored", "1 while mints are frozen because a target knows newer storage than this.", float64(truth(s.Ledger.Restored)))
 	t.single("precision_ledger_damaged_records", "Records of the ledger that could not be read.", float64(s.Ledger.Damaged))
 	t.single("precision_ledger_rebuild_seconds", "How long it took to read the ledger into memory; 0 before that.", s.Ledger.RebuildSeconds)
 	return t.Bytes()

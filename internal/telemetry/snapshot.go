@@ -54,6 +54,7 @@ type Sweeps struct {
 type Ledger struct {
 	InMemory       bool    `json:"in_memory"` // from the reader
 	Damaged        int     `json:"damaged"`   // records; from the reader
+	Restored       bool    `json:"restored"`  // it is older than what has written at a target, and mints are frozen; from the reader
 	RebuildSeconds float64 `json:"rebuild_seconds"`
 }
 

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 	"unicode"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -41,13 +42,14 @@ type basePolicies struct {
 	inline string // the inline policy's name
 	// characters that all inline policies of the base may have together.
 	characters int
+	longest    time.Duration // the longest life of one of the base's sessions
 	// barred is the client that managed policies can't be made or attached with.
 	barred atomic.Pointer[client]
 }
 
 // holder is who has policies: a role or a user.
 type holder interface {
-	listInline(ctx context.Context, marker *string) (names []string, next *string, err error)
+	listInline(ctx context.Context, marker *string) (inlinePage, error)
 	getInline(ctx context.Context, name string) (document *string, err error)
 	putInline(ctx context.Context, name, document string) error
 	deleteInline(ctx context.Context, name string) error
@@ -65,10 +67,10 @@ func newBasePolicies(base string, mark revocation.Mark, using *atomic.Pointer[cl
 	name := arn.Resource[strings.LastIndex(arn.Resource, "/")+1:]
 	switch what, _, _ := strings.Cut(arn.Resource, "/"); what {
 	case "role":
-		made.characters = maxRoleInline
+		made.characters, made.longest = maxRoleInline, longestAssumed
 		made.holder = func(api *iam.Client) holder { return roleHolder{api, name} }
 	case "user":
-		made.characters = maxUserInline
+		made.characters, made.longest = maxUserInline, longestFederated
 		made.holder = func(api *iam.Client) holder { return userHolder{api, name} }
 	default:
 		return nil, fmt.Errorf("aws: a session's base: %q is neither a role nor a user", base)
@@ -117,11 +119,12 @@ func (p *basePolicies) readInline(ctx context.Context, seen *revocation.Observed
 	held := p.holder(p.api())
 	others := 0
 	for marker := (*string)(nil); ; {
-		names, next, err := held.listInline(ctx, marker)
+		page, err := held.listInline(ctx, marker)
 		if err != nil {
 			return err
 		}
-		for _, name := range names {
+		seen.At = page.at
+		for _, name := range page.names {
 			document, err := held.getInline(ctx, name)
 			if gone := new(types.NoSuchEntityException); errors.As(err, &gone) {
 				continue // since it was listed
@@ -136,7 +139,7 @@ func (p *basePolicies) readInline(ctx context.Context, seen *revocation.Observed
 				others += characters(text)
 			}
 		}
-		if marker = next; marker == nil {
+		if marker = page.next; marker == nil {
 			seen.Room.Inline = max(p.characters-others, 0)
 			return nil
 		}

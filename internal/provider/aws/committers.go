@@ -2,6 +2,7 @@ package aws
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -84,27 +85,59 @@ func (c *committers) of(ctx context.Context, base string, using *client) (*commi
 		return nil, err
 	}
 	one.Committer = revocation.New(c.ledger.Life(), revocation.Config{
-		Mark: *c.mark, Policies: policies, Now: c.ledger.Now, Announce: announce(c.ledger, base),
+		Mark: *c.mark, Policies: policies, Now: c.ledger.Now, Elapsed: c.ledger.Elapsed, Longest: policies.longest,
+		Recorded: recorded(c.ledger, base), Record: record(c.ledger, base), Announce: announce(c.ledger, base),
+		Older: func(ctx context.Context, found revocation.Stamp, own uint64) error {
+			return c.ledger.Older(ctx, base, found.Epoch, own)
+		},
+		Passive: c.ledger.Passive,
 	})
 	c.by[base] = one
 	go restore(c.ledger, base, *c.mark, one.Committer)
 	return one, nil
 }
 
-// announce tells the ledger which sessions a commit ends early.
-func announce(ledger provider.Ledger, base string) func(context.Context, []revocation.Session) error {
-	return func(ctx context.Context, collateral []revocation.Session) error {
-		if len(collateral) == 0 {
-			return ledger.EndEarly(ctx, base, nil)
+// announce tells the ledger which sessions are revoked that nobody asked to revoke.
+func announce(ledger provider.Ledger, base string) func(context.Context, []revocation.Session, revocation.Reason) error {
+	return func(ctx context.Context, sessions []revocation.Session, why revocation.Reason) error {
+		chosen := map[revocation.Code]bool{}
+		for _, one := range sessions {
+			chosen[one.Code] = true
 		}
-		early := map[revocation.Code]bool{}
-		for _, one := range collateral {
-			early[one.Code] = true
-		}
-		return ledger.EndEarly(ctx, base, func(handle provider.Handle) bool {
+		choose := func(handle provider.Handle) bool {
 			one, err := named(handle)
-			return err == nil && early[one.Code]
-		})
+			return err == nil && chosen[one.Code]
+		}
+		if why == revocation.AlreadyDenied {
+			return ledger.FoundDenied(ctx, base, choose)
+		}
+		return ledger.EndEarly(ctx, base, choose)
+	}
+}
+
+// recorded reads a base's record from the ledger's storage.
+func recorded(ledger provider.Ledger, base string) func(context.Context) (revocation.Record, error) {
+	return func(ctx context.Context) (record revocation.Record, err error) {
+		text, err := ledger.Recorded(ctx, base)
+		if err != nil || len(text) == 0 {
+			return record, err
+		}
+		if err := json.Unmarshal(text, &record); err != nil {
+			// It is not believed, so that what is denied stays denied for as long as a session lives.
+			return revocation.Record{}, nil
+		}
+		return record, nil
+	}
+}
+
+// record writes a base's record to the ledger's storage.
+func record(ledger provider.Ledger, base string) func(context.Context, revocation.Record) error {
+	return func(ctx context.Context, record revocation.Record) error {
+		text, err := json.Marshal(record)
+		if err != nil {
+			return fmt.Errorf("aws: encoding what is denied: %w", err)
+		}
+		return ledger.Record(ctx, base, text)
 	}
 }
 

@@ -32,6 +32,20 @@ func (l blankLedger) Life() context.Context { return l.life }
 
 func (l blankLedger) Now() time.Time { return time.Now() }
 
+func (l blankLedger) Elapsed() time.Duration { return 0 }
+
+func (l blankLedger) Passive() bool { return false }
+
+func (l blankLedger) FoundDenied(context.Context, string, func(provider.Handle) bool) error {
+	return nil
+}
+
+func (l blankLedger) Recorded(context.Context, string) ([]byte, error) { return nil, nil }
+
+func (l blankLedger) Record(context.Context, string, []byte) error { return nil }
+
+func (l blankLedger) Older(context.Context, string, uint64, uint64) error { return nil }
+
 // To IAM a role is its name: one that is written with another path is the same
 // role, and a second committer would withdraw what the first has denied.
 func TestOneRoleHasOneCommitter(t *testing.T) {

@@ -3,11 +3,27 @@ package aws
 import (
 	"context"
 	"fmt"
+	"time"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
+	"github.com/aws/smithy-go/middleware"
 )
+
+// inlinePage is some of the names of inline policies.
+type inlinePage struct {
+	names []string
+	next  *string   // where the list goes on; nil at its end
+	at    time.Time // what AWS's clock said; zero where it did not say
+}
+
+// toldBy is what AWS's clock said when it answered.
+func toldBy(answer middleware.Metadata) time.Time {
+	at, _ := awsmiddleware.GetServerTime(answer)
+	return at
+}
 
 // roleHolder is a role that sessions are assumed from.
 type roleHolder struct {
@@ -15,12 +31,12 @@ type roleHolder struct {
 	name string
 }
 
-func (h roleHolder) listInline(ctx context.Context, marker *string) ([]string, *string, error) {
+func (h roleHolder) listInline(ctx context.Context, marker *string) (inlinePage, error) {
 	answer, err := h.api.ListRolePolicies(ctx, &iam.ListRolePoliciesInput{RoleName: awssdk.String(h.name), Marker: marker})
 	if err != nil {
-		return nil, nil, fmt.Errorf("aws: ListRolePolicies: %w", err)
+		return inlinePage{}, fmt.Errorf("aws: ListRolePolicies: %w", err)
 	}
-	return answer.PolicyNames, further(answer.IsTruncated, answer.Marker), nil
+	return inlinePage{answer.PolicyNames, further(answer.IsTruncated, answer.Marker), toldBy(answer.ResultMetadata)}, nil
 }
 
 func (h roleHolder) getInline(ctx context.Context, name string) (*string, error) {
@@ -71,12 +87,12 @@ type userHolder struct {
 	name string
 }
 
-func (h userHolder) listInline(ctx context.Context, marker *string) ([]string, *string, error) {
+func (h userHolder) listInline(ctx context.Context, marker *string) (inlinePage, error) {
 	answer, err := h.api.ListUserPolicies(ctx, &iam.ListUserPoliciesInput{UserName: awssdk.String(h.name), Marker: marker})
 	if err != nil {
-		return nil, nil, fmt.Errorf("aws: ListUserPolicies: %w", err)
+		return inlinePage{}, fmt.Errorf("aws: ListUserPolicies: %w", err)
 	}
-	return answer.PolicyNames, further(answer.IsTruncated, answer.Marker), nil
+	return inlinePage{answer.PolicyNames, further(answer.IsTruncated, answer.Marker), toldBy(answer.ResultMetadata)}, nil
 }
 
 func (h userHolder) getInline(ctx context.Context, name string) (*string, error) {

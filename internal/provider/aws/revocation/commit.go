@@ -118,7 +118,7 @@ func (c *Committer) wait(now time.Time) time.Duration {
 // commit does one round: read if need be, plan, announce, write, answer.
 func (c *Committer) commit() {
 	c.mu.Lock()
-	now := c.Now()
+	now := c.passed()
 	c.expire(now)
 	checks := c.checks
 	c.checks = nil
@@ -130,16 +130,17 @@ func (c *Committer) commit() {
 	if look {
 		seen, unseen = c.look()
 	}
+	err := c.take(look, seen, unseen)
 
 	c.mu.Lock()
-	c.expire(c.Now())
+	c.expire(c.passed())
 	waiting := c.waiting
 	c.waiting = nil
 	c.before = max(len(waiting), c.before/2)
 	var next plan
-	err := c.adopt(look, seen, unseen)
-	if err == nil {
-		next, err = c.plan(len(checks) == 0)
+	// Passive, it does what is asked for, and nothing else.
+	if passive := len(waiting) == 0 && c.Passive != nil && c.Passive(); err == nil && !passive {
+		next, err = c.plan(len(checks) == 0 || c.settled())
 	}
 	revoked := maps.Clone(c.revoked)
 	c.mu.Unlock()
@@ -198,6 +199,9 @@ func (c *Committer) worthLooking(now time.Time) bool {
 }
 
 func (c *Committer) look() (seen Observed, err error) {
+	if err := c.load(); err != nil {
+		return Observed{}, err
+	}
 	err = c.call(func(ctx context.Context) (err error) {
 		seen, err = c.Policies.Read(ctx)
 		return err
@@ -208,27 +212,53 @@ func (c *Committer) look() (seen Observed, err error) {
 	return seen, nil
 }
 
-// adopt takes what was read for what is there. That it could not be read is an
-// error only where it is not known otherwise: revocations go on without.
-func (c *Committer) adopt(looked bool, seen Observed, unseen error) error {
-	switch {
-	case unseen != nil && c.certain:
-		return nil
-	case unseen != nil:
+// take takes what was read for what is there, and keeps in force of it what is not explained. That it could not be read
+// is an error only where it is not known otherwise: revocations go on without.
+func (c *Committer) take(looked bool, seen Observed, unseen error) error {
+	if unseen != nil || !looked {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.certain {
+			return nil
+		}
 		return unseen
-	case !looked:
-		return nil
 	}
+	newer, changed, err := c.adopt(seen)
+	if err == nil && newer != (Stamp{}) {
+		err = c.notice(newer)
+	} else if err == nil && changed {
+		c.mu.Lock()
+		record := c.describe(c.record.Epoch, plan{})
+		c.mu.Unlock()
+		err = c.persist(record)
+	}
+	if err == nil {
+		err = c.yield()
+	}
+	if err != nil { // what was not told is told after the next read
+		c.mu.Lock()
+		c.certain = false
+		c.mu.Unlock()
+	}
+	return err
+}
+
+// adopt is take without what storage and ledger have to know of it, which it returns, see keep.
+func (c *Committer) adopt(seen Observed) (newer Stamp, changed bool, err error) {
 	found, err := seen.layout()
 	if err != nil {
-		return err
+		return Stamp{}, false, err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.hear(seen.At)
 	c.layout, c.force, c.room = found, nil, seen.Room
 	c.certain, c.read = true, true
 	for _, policy := range found {
 		c.hold(policy.entries)
 	}
-	return nil
+	newer, changed = c.keep(found)
+	return newer, changed, nil
 }
 
 // trusted are the prefixes that are certainly in force.
@@ -247,10 +277,13 @@ func (c *Committer) hold(prefixes []Prefix) {
 }
 
 // expire forgets what is past its end. It leaves what is in force to the next
-// commit.
+// commit. Before AWS has been read, what the time is is not known.
 func (c *Committer) expire(now time.Time) {
+	if !c.read {
+		return
+	}
 	maps.DeleteFunc(c.live, func(_ Code, until time.Time) bool { return !now.Before(until) })
-	maps.DeleteFunc(c.revoked, func(_ Code, one *revocation) bool { return !now.Before(one.until) })
+	maps.DeleteFunc(c.revoked, func(_ Code, one *revocation) bool { return !now.Before(one.until.Add(one.late)) })
 	maps.DeleteFunc(c.denied, func(_ Prefix, until time.Time) bool { return !until.IsZero() && !now.Before(until) })
 	if len(c.denied) == 0 {
 		clear(c.counters)
@@ -288,20 +321,32 @@ func (c *Committer) execute(next plan, revoked map[Code]*revocation) error {
 	if len(next.steps) == 0 {
 		return nil
 	}
+	c.mu.Lock()
+	record := c.next(next)
+	c.mu.Unlock()
+	if err := c.persist(record); err != nil {
+		return err
+	}
 	if err := c.announce(next, revoked); err != nil {
 		return err
 	}
+	stamp := Stamp{Epoch: record.Epoch, Writer: c.writer}
 	for _, step := range next.steps {
-		err := c.call(func(ctx context.Context) error { return step.run(ctx, c.Policies) })
+		c.mu.Lock()
+		for _, prefix := range step.entries {
+			c.wrote[prefix] = struct{}{}
+		}
+		c.mu.Unlock()
+		err := c.call(func(ctx context.Context) error { return step.run(ctx, c.Policies, stamp) })
 		c.mu.Lock()
 		if err != nil {
 			// Whether it was carried out is not known: the next commit reads first. What
 			// was denied is denied in either case.
 			c.certain = false
 		} else {
-			step.done(c.layout)
+			step.done(c.layout, stamp)
 		}
-		c.force, c.watch = nil, c.Now().Add(Quarantine)
+		c.force, c.watch = nil, c.passed().Add(Quarantine)
 		c.mu.Unlock()
 		if err != nil {
 			return fmt.Errorf("revocation: changing the base role's policies: %w", err)
@@ -328,28 +373,38 @@ func (c *Committer) announce(next plan, revoked map[Code]*revocation) error {
 		defer c.mu.Unlock()
 		c.doomed = nil
 	}()
+	if len(collateral) == 0 {
+		return nil
+	}
+	return c.tell(collateral, Collateral, revoked)
+}
+
+// tell writes to the ledger that live sessions are ending, and then counts them as revoked, also in revoked.
+func (c *Committer) tell(sessions []Session, why Reason, revoked map[Code]*revocation) error {
 	if c.Announce != nil {
-		err := c.call(func(ctx context.Context) error { return c.Announce(ctx, collateral) })
+		err := c.call(func(ctx context.Context) error { return c.Announce(ctx, sessions, why) })
 		if err != nil {
 			return fmt.Errorf("revocation: telling the ledger: %w", err)
 		}
 	}
 	c.mu.Lock()
-	for _, session := range collateral {
+	defer c.mu.Unlock()
+	for _, session := range sessions {
 		if until, found := c.live[session.Code]; found {
 			delete(c.live, session.Code)
 			c.revoked[session.Code] = &revocation{until: until}
-			revoked[session.Code] = c.revoked[session.Code]
+			if revoked != nil {
+				revoked[session.Code] = c.revoked[session.Code]
+			}
 		}
 	}
-	c.mu.Unlock()
 	return nil
 }
 
 // settle notes what a commit has achieved. Once it is certain what is in force,
 // what isn't has been withdrawn.
 func (c *Committer) settle(revoked map[Code]*revocation) {
-	now := c.Now()
+	now := c.passed()
 	if !c.certain {
 		return
 	}

@@ -9,8 +9,7 @@ import (
 )
 
 const (
-	// Grace is how long past its end a session still counts. The end is AWS's to
-	// keep, by its own clock: a clock here that is fast must not lift a Deny early.
+	// Grace is how long past its expiry a session still counts.
 	Grace = 5 * time.Minute
 	// Quarantine is how long no name is drawn that a withdrawn prefix denies. IAM is
 	// eventually consistent; AWS gives no bound.
@@ -20,10 +19,10 @@ const (
 	// Grace, Quarantine, and time for a commit that is late.
 	Lookback = Grace + Quarantine + 40*time.Minute
 
-	// nearEnd is how close to a session's end its revocation only waits for the end.
-	// A lease is rounded down to a second, so that Vault revokes it at most that
-	// early.
-	nearEnd = time.Second
+	// nearEnd is how close to a session's expiry its revocation only waits for the expiry. A lease is rounded down to a
+	// second, so that Vault revokes it at most that early. AWS tells its time in whole seconds, rounded down, too, and
+	// some time before it is heard.
+	nearEnd = 3 * time.Second
 	// longestSession bounds a session whose end is not known.
 	// https://docs.aws.amazon.com/STS/latest/APIReference/API_GetFederationToken.html
 	longestSession = 36 * time.Hour
@@ -49,13 +48,23 @@ type Config struct {
 	Mark     Mark
 	Policies Policies
 	Now      func() time.Time
-	// Announce is called before the first call of every commit that changes
-	// anything, with the live sessions that it will end early: none but where the
-	// policies are full. It writes to the ledger that they are ending; where there
-	// are none it makes sure that the ledger can still be written, so that an engine
-	// that was deposed changes nothing. On an error nothing is changed. It must not
-	// wait for the committer.
-	Announce func(ctx context.Context, collateral []Session) error
+	// Elapsed is monotonic time since some moment. Nil: that of Now.
+	Elapsed func() time.Duration
+	// Longest is the longest life of a session of the base. 0: of any session.
+	Longest time.Duration
+	// Recorded reads the base's record, which is empty at first. Nil for none.
+	Recorded func(context.Context) (Record, error)
+	// Record writes the base's record, before the first call of every commit that changes anything. So an engine that
+	// was deposed, whose storage takes no write any more, changes nothing. On an error nothing is changed.
+	Record func(context.Context, Record) error
+	// Announce writes to the ledger that live sessions are ending which nobody asked to end, before that happens. On an
+	// error nothing is changed. It must not wait for the committer.
+	Announce func(ctx context.Context, sessions []Session, why Reason) error
+	// Older is told that AWS has policies of an engine on newer storage than this, or on a copy of it. Nothing is
+	// changed before it returns nil. Nil for nobody.
+	Older func(ctx context.Context, found Stamp, own uint64) error
+	// Passive says whether nothing is changed but for revocations that are asked for, as after Older. Nil for no.
+	Passive func() bool
 }
 
 // Committer draws the names of one base role's sessions, and ends sessions. It
@@ -81,24 +90,40 @@ type Committer struct {
 	read    bool      // it was read once
 	room    Room
 	full    bool      // some revoked session could not be denied
+	wrote   prefixSet // what this engine has written itself, or tried to
 	watch   time.Time // until when an empty cover is still checked
+
+	writer string // in the stamps of this engine
+	record Record // as storage has it
+	loaded bool   // the record was read
+
+	started   time.Time     // what the wall clock said then
+	startedAt time.Duration // and what the monotonic one
+	said      time.Time     // what AWS's clock said last; zero: nothing yet
+	saidAt    time.Duration // and what the monotonic one said then
 
 	queue
 }
 
 type revocation struct {
-	until time.Time // when it no longer counts
-	acked bool      // a commit that includes it has been acknowledged
+	until time.Time     // when it no longer counts, by AWS's clock
+	late  time.Duration // how much longer its Deny is kept, see TakeoverDelay
+	acked bool          // a commit that includes it has been acknowledged
 }
 
 // New makes a committer that works until background ends. It does nothing before
 // Restore.
 func New(background context.Context, config Config) *Committer {
-	return &Committer{
-		Config: config, background: background,
+	c := &Committer{
+		Config: config, background: background, writer: newWriter(),
 		restored: make(chan struct{}), wake: make(chan struct{}, 1),
-		live: map[Code]time.Time{}, revoked: map[Code]*revocation{}, denied: map[Prefix]time.Time{}, counters: map[string]int{},
+		live: map[Code]time.Time{}, revoked: map[Code]*revocation{}, denied: map[Prefix]time.Time{}, counters: map[string]int{}, wrote: prefixSet{},
 	}
+	if begun := c.Now(); c.Elapsed == nil {
+		c.Elapsed = func() time.Duration { return c.Now().Sub(begun) } // monotonic where Now is time.Now
+	}
+	c.started, c.startedAt = c.Now().Round(0), c.elapsed()
+	return c
 }
 
 // Restore tells the committer, once, what the ledger knows of the base role: the
@@ -120,7 +145,7 @@ func (c *Committer) Restore(live, revoked []Session) error {
 			}
 		}
 	}
-	now := c.Now()
+	now := c.passed()
 	for _, session := range live {
 		c.live[session.Code] = c.until(session)
 	}
@@ -144,7 +169,7 @@ func (c *Committer) mine(code Code) error {
 
 func (c *Committer) until(session Session) time.Time {
 	if session.ExpiresAt.IsZero() {
-		return c.Now().Add(longestSession)
+		return c.passed().Add(longestSession)
 	}
 	return session.ExpiresAt.Add(Grace)
 }
@@ -180,7 +205,7 @@ func (c *Committer) Draw(ctx context.Context, role, task, random string, expires
 // free finds a code that nothing denies.
 func (c *Committer) free(role, task, random string) (Code, error) {
 	const roleParts, taskParts = 1 << 15, 1 << 10 // to try; a role part has 15 bits
-	now := c.Now()
+	now := c.passed()
 	for range roleParts {
 		rolePart := c.Mark.text + part("role", role, c.counters[role], roleChars)
 		for counter := range taskParts {
@@ -253,7 +278,7 @@ func (c *Committer) Lives(code Code) bool {
 // must say that they are ending before. On an error they stay revoked: the next
 // commit or the next check ends them. Where ctx ends first, the commit goes on.
 //
-// A session at its end is left to that: its own policy denies everything then.
+// A session at its expiry is left to that, see expires: its own policy denies everything then.
 func (c *Committer) Revoke(ctx context.Context, sessions ...Session) error {
 	for _, session := range sessions {
 		if err := c.mine(session.Code); err != nil {
@@ -268,7 +293,7 @@ func (c *Committer) Revoke(ctx context.Context, sessions ...Session) error {
 	var ending time.Time
 	var codes []Code
 	for _, session := range sessions {
-		if !session.ExpiresAt.IsZero() && session.ExpiresAt.Sub(now) <= nearEnd && c.revoked[session.Code] == nil {
+		if c.expires(session) && c.revoked[session.Code] == nil {
 			if session.ExpiresAt.After(ending) {
 				ending = session.ExpiresAt
 			}
@@ -312,8 +337,10 @@ func (c *Committer) revoke(session Session) bool {
 
 // sleep waits for a session's own end.
 func (c *Committer) sleep(ctx context.Context, end time.Time) error {
-	remaining := end.Sub(c.Now())
-	if remaining <= 0 {
+	c.mu.Lock()
+	remaining := end.Sub(c.passed())
+	c.mu.Unlock()
+	if remaining <= 0 || end.IsZero() {
 		return nil
 	}
 	timer := time.NewTimer(remaining)

@@ -79,7 +79,7 @@ func finish(w *world) {
 	w.check()
 	complete(w)
 	w.draw("role-1", "T-1", time.Minute)
-	time.Sleep(3 * time.Hour)
+	time.Sleep(2*time.Hour + Grace + TakeoverDelay)
 	w.check()
 	if got := w.iam.policies(); got != 0 {
 		w.t.Errorf("%d policies are left", got)

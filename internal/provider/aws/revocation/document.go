@@ -16,10 +16,13 @@ import (
 // own.
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html
 const (
-	frameStart = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringLike":{"aws:userid":[`
+	frameStart = `{"Version":"2012-10-17","Statement":[{`
+	frameSid   = `"Sid":"%s",`
+	frameRest  = `"Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringLike":{"aws:userid":[`
 	frameEnd   = `]}}}]}`
 
-	frameSize = len(frameStart) + len(frameEnd)
+	// frameSize is with a stamp, all of which have the same length.
+	frameSize = len(frameStart) + len(frameSid) - len("%s") + len("e") + epochDigits + len("w") + writerChars + len(frameRest) + len(frameEnd)
 )
 
 // ManagedRoom is the number of characters that a managed policy may have, white
@@ -27,10 +30,17 @@ const (
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
 const ManagedRoom = 6144
 
-// Document is the policy that denies everything to sessions with these prefixes.
-func Document(prefixes []Prefix) string {
+// Document is the policy that denies everything to sessions with these prefixes, without a stamp.
+func Document(prefixes []Prefix) string { return Stamp{}.document(prefixes) }
+
+// document is the policy that denies everything to sessions with these prefixes.
+func (s Stamp) document(prefixes []Prefix) string {
 	var text strings.Builder
 	text.WriteString(frameStart)
+	if s != (Stamp{}) {
+		fmt.Fprintf(&text, frameSid, s)
+	}
+	text.WriteString(frameRest)
 	for i, prefix := range prefixes {
 		if i > 0 {
 			text.WriteByte(',')
@@ -58,40 +68,51 @@ func entryRoom(document int) int { return max(document-frameSize+1, 0) }
 // ParseDocument reads the prefixes of a Document, sorted. Every other document is
 // an error, however similar: one that was changed by hand is to be written anew.
 func ParseDocument(text string) ([]Prefix, error) {
+	prefixes, _, err := parseDocument(text)
+	return prefixes, err
+}
+
+// parseDocument is ParseDocument, with the policy's stamp.
+func parseDocument(text string) ([]Prefix, Stamp, error) {
 	var document struct {
 		Version   string
 		Statement []struct {
-			Effect, Action, Resource string
-			Condition                map[string]map[string][]string
+			Sid, Effect, Action, Resource string
+			Condition                     map[string]map[string][]string
 		}
 	}
+	refuse := func(err error) ([]Prefix, Stamp, error) { return nil, Stamp{}, err }
 	decoder := json.NewDecoder(strings.NewReader(text))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&document); err != nil {
-		return nil, fmt.Errorf("revocation: reading a policy: %w", err)
+		return refuse(fmt.Errorf("revocation: reading a policy: %w", err))
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) || len(document.Statement) != 1 {
-		return nil, errors.New("revocation: the policy has more than one document or statement")
+		return refuse(errors.New("revocation: the policy has more than one document or statement"))
 	}
 	statement := document.Statement[0]
 	patterns := statement.Condition["StringLike"]["aws:userid"]
 	if document.Version != "2012-10-17" || statement.Effect != "Deny" || statement.Action != "*" || statement.Resource != "*" ||
 		len(statement.Condition) != 1 || len(statement.Condition["StringLike"]) != 1 || len(patterns) == 0 {
-		return nil, errors.New("revocation: the policy is not a Deny of sessions alone")
+		return refuse(errors.New("revocation: the policy is not a Deny of sessions alone"))
+	}
+	stamp, err := parseStamp(statement.Sid)
+	if err != nil {
+		return refuse(err)
 	}
 	prefixes := make([]Prefix, len(patterns))
 	for i, pattern := range patterns {
 		if len(pattern) < len("*:*") || pattern[:2] != "*:" || pattern[len(pattern)-1] != '*' {
-			return nil, fmt.Errorf("revocation: %q is no pattern for sessions", pattern)
+			return refuse(fmt.Errorf("revocation: %q is no pattern for sessions", pattern))
 		}
 		prefix, err := ParsePrefix(pattern[2 : len(pattern)-1])
 		if err != nil {
-			return nil, err
+			return refuse(err)
 		}
 		prefixes[i] = prefix
 	}
 	slices.SortFunc(prefixes, comparePrefixes)
-	return slices.Compact(prefixes), nil
+	return slices.Compact(prefixes), stamp, nil
 }
 
 var patternShape = regexp.MustCompile(fmt.Sprintf(`\*:([a-z2-7]{%d,%d})\*`, shortest, codeLength))

@@ -8,10 +8,12 @@ import (
 	"testing"
 )
 
+var testStamp = Stamp{Epoch: 12, Writer: "abcdef27"}
+
 func TestDocument(t *testing.T) {
 	prefixes := []Prefix{{"abcdefgh"}, {"abcdefgikk"}}
-	const want = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringLike":{"aws:userid":["*:abcdefgh*","*:abcdefgikk*"]}}}]}`
-	text := Document(prefixes)
+	const want = `{"Version":"2012-10-17","Statement":[{"Sid":"e0000000012wabcdef27","Effect":"Deny","Action":"*","Resource":"*","Condition":{"StringLike":{"aws:userid":["*:abcdefgh*","*:abcdefgikk*"]}}}]}`
+	text := testStamp.document(prefixes)
 	if text != want {
 		t.Errorf("got %s", text)
 	}
@@ -20,6 +22,12 @@ func TestDocument(t *testing.T) {
 	}
 	if size(prefixes) != entryRoom(len(text)) {
 		t.Errorf("%d characters of prefixes, counted %d", entryRoom(len(text)), size(prefixes))
+	}
+	if _, stamp, err := parseDocument(text); err != nil || stamp != testStamp {
+		t.Errorf("the stamp is read as %+v, %v", stamp, err)
+	}
+	if _, stamp, err := parseDocument(Document(prefixes)); err != nil || stamp != (Stamp{}) {
+		t.Errorf("no stamp is read as %+v, %v", stamp, err)
 	}
 }
 
@@ -69,6 +77,7 @@ func TestParseDocument(t *testing.T) {
 		"second statement":  strings.Replace(good, `"Statement":[`, `"Statement":[{},`, 1),
 		"no statement":      `{"Version":"2012-10-17","Statement":[]}`,
 		"no patterns":       Document(nil),
+		"strange Sid":       strings.Replace(good, `"Effect"`, `"Sid":"Mine","Effect"`, 1),
 		"pattern too short": strings.Replace(good, "*:abcdefgh*", "*:abcdefg*", 1),
 		"pattern too wide":  strings.Replace(good, "*:abcdefgh*", "**", 1),
 		"bare star":         strings.Replace(good, "*:abcdefgh*", "*", 1),
@@ -86,6 +95,7 @@ func TestParseDocument(t *testing.T) {
 func FuzzParseDocument(f *testing.F) {
 	f.Add(Document([]Prefix{{"abcdefgh"}, {"abcdefgikk"}}))
 	f.Add(Document(nil))
+	f.Add(testStamp.document([]Prefix{{"abcdefgh"}}))
 	f.Add(`{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		prefixes, err := ParseDocument(text)

@@ -37,6 +37,7 @@ type fakeIAM struct {
 	own     int           // characters that the role's own inline policies take
 	others  int           // managed policies of others that are attached
 	latency time.Duration // of each call
+	silent  bool          // it does not tell its time
 	// fault, if set, decides the fate of the n-th call from 1 on.
 	fault func(n int, call string) (carriedOut bool, err error)
 	// written, if set, is called after each call that changed something.
@@ -99,6 +100,9 @@ func (f *fakeIAM) Read(ctx context.Context) (Observed, error) {
 		seen = Observed{Inline: f.inline, Managed: map[int]Managed{}, Room: Room{Inline: 10240 - f.own, Managed: 10 - f.others}}
 		for slot, managed := range f.managed {
 			seen.Managed[slot] = managed
+		}
+		if !f.silent {
+			seen.At = time.Now()
 		}
 		return nil
 	})

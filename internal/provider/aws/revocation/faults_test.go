@@ -167,7 +167,7 @@ func TestBeforeRestore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 45)
 		live, revoked := w.draw("upload", "T-1", time.Hour), w.draw("upload", "T-1", time.Hour)
-		early := New(t.Context(), Config{Mark: testMark, Policies: w.iam, Now: time.Now, Announce: w.announce})
+		early := New(t.Context(), w.config())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if _, err := early.Draw(ctx, "upload", "T-1", randomID(w.random), live.ExpiresAt); !errors.Is(err, context.DeadlineExceeded) {

@@ -13,6 +13,7 @@ type policy struct {
 	entries  []Prefix // sorted
 	attached bool     // an inline policy always is
 	foreign  bool     // something else wrote it: entries are what it may deny
+	stamp    Stamp    // of the write that it is from; none where something else wrote it
 }
 
 // layout is which policies there are, by slot.

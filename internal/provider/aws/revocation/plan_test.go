@@ -31,15 +31,15 @@ func planned(t testing.TB, old layout, room Room, revoked, live []Code, urgent b
 	before := attachedPrefixes(old)
 	at := maps.Clone(old)
 	for i, step := range next.steps {
-		step.done(at)
+		step.done(at, testStamp)
 		now := attachedPrefixes(at)
 		for _, code := range revoked {
 			if before.covers(code) && !now.covers(code) {
 				t.Fatalf("step %d (%v on %d) uncovers %s", i, step.call, step.slot, code)
 			}
 		}
-		if len(Document(at[step.slot].entries)) > room.document(step.slot) && step.call <= create {
-			t.Fatalf("the document of slot %d has %d characters", step.slot, len(Document(at[step.slot].entries)))
+		if len(testStamp.document(at[step.slot].entries)) > room.document(step.slot) && step.call <= create {
+			t.Fatalf("the document of slot %d has %d characters", step.slot, len(testStamp.document(at[step.slot].entries)))
 		}
 	}
 	attached := 0
@@ -267,7 +267,7 @@ func TestCircle(t *testing.T) {
 // Where prefixes fit by their characters but not as they fall, one is widened.
 func TestWaste(t *testing.T) {
 	var revoked, live []Code
-	for i := range 355 { // of 17 characters each: one fits inline, 353 into the other
+	for i := range 354 { // of 17 characters each: one fits inline, 352 into the other
 		pair := part("pair", "", i, 10)
 		revoked, live = append(revoked, plainCode(pair+"a")), append(live, plainCode(pair+"b"))
 	}

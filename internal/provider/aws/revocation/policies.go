@@ -3,6 +3,7 @@ package revocation
 import (
 	"context"
 	"fmt"
+	"time"
 )
 
 // Policies are the policies of one base role that this package writes: one inline
@@ -31,6 +32,8 @@ type Observed struct {
 	Inline  string // the document; empty where there is no such policy
 	Managed map[int]Managed
 	Room    Room
+	// At is what AWS's clock said when it answered; zero where that is not known.
+	At time.Time
 }
 
 // Managed is a managed policy that exists.
@@ -73,11 +76,11 @@ func (o Observed) layout() (layout, error) {
 		return nil, fmt.Errorf("revocation: %d managed policies and room for %d are more than a role has", len(o.Managed), o.Room.Managed)
 	}
 	add := func(slot int, document string, attached bool) {
-		entries, err := ParseDocument(document)
+		entries, stamp, err := parseDocument(document)
 		if err != nil {
 			entries = suspects(document)
 		}
-		found[slot] = policy{entries: entries, attached: attached, foreign: err != nil}
+		found[slot] = policy{entries: entries, attached: attached, foreign: err != nil, stamp: stamp}
 	}
 	if o.Inline != "" {
 		add(inline, o.Inline, true)

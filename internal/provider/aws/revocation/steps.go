@@ -25,17 +25,17 @@ const (
 	remove
 )
 
-// run makes the call.
-func (s step) run(ctx context.Context, policies Policies) error {
+// run makes the call. What it writes bears the stamp.
+func (s step) run(ctx context.Context, policies Policies, stamp Stamp) error {
 	switch {
 	case s.call == put && s.slot == inline:
-		return policies.PutInline(ctx, Document(s.entries))
+		return policies.PutInline(ctx, stamp.document(s.entries))
 	case s.call == remove && s.slot == inline:
 		return policies.DeleteInline(ctx)
 	case s.call == put:
-		return policies.Update(ctx, s.slot, Document(s.entries))
+		return policies.Update(ctx, s.slot, stamp.document(s.entries))
 	case s.call == create:
-		return policies.Create(ctx, s.slot, Document(s.entries))
+		return policies.Create(ctx, s.slot, stamp.document(s.entries))
 	case s.call == attach:
 		return policies.Attach(ctx, s.slot)
 	case s.call == detach:
@@ -48,11 +48,11 @@ func (s step) run(ctx context.Context, policies Policies) error {
 }
 
 // done changes the layout as the call has changed what is there.
-func (s step) done(at layout) {
+func (s step) done(at layout, stamp Stamp) {
 	held := at[s.slot]
 	switch s.call {
 	case put, create:
-		at[s.slot] = policy{entries: s.entries, attached: held.attached || s.slot == inline}
+		at[s.slot] = policy{entries: s.entries, attached: held.attached || s.slot == inline, stamp: stamp}
 	case attach, detach:
 		held.attached = s.call == attach
 		at[s.slot] = held
@@ -111,7 +111,7 @@ func order(old layout, target arrangement, revoked []Code, room Room) ([]step, e
 	write := func(slot int, entries []Prefix) {
 		for _, step := range change(slot, old, entries) {
 			steps = append(steps, step)
-			step.done(old)
+			step.done(old, Stamp{})
 		}
 	}
 	for len(pending) > 0 {

@@ -20,8 +20,14 @@ type world struct {
 	mu         sync.Mutex
 	ledger     map[Code]*record
 	collateral int
-	announced  int
-	refuse     error // what the ledger answers
+	found      int     // sessions that were denied already
+	announced  int     // commits
+	refuse     error   // what the ledger answers
+	kept       Record  // in the ledger's storage
+	older      []Stamp // what the ledger was told
+	accepted   bool    // that it is older
+
+	ahead time.Duration // how much the wall clock is
 }
 
 type record struct {
@@ -45,7 +51,7 @@ func (w *world) boot() {
 	}
 	background, stop := context.WithCancel(context.Background())
 	w.stop = stop
-	w.Committer = New(background, Config{Mark: testMark, Policies: w.iam, Now: time.Now, Announce: w.announce})
+	w.Committer = New(background, w.config())
 	var live, revoked []Session
 	for code, one := range w.ledger {
 		switch session := (Session{code, one.expiresAt}); {
@@ -60,12 +66,48 @@ func (w *world) boot() {
 	}
 }
 
-func (w *world) announce(_ context.Context, collateral []Session) error {
+// config is of the base role's committer, with the ledger as it is.
+func (w *world) config() Config {
+	begun := time.Now()
+	return Config{
+		Mark: testMark, Policies: w.iam, Longest: 12 * time.Hour,
+		Now:     func() time.Time { return time.Now().Add(w.ahead).Round(0) },
+		Elapsed: func() time.Duration { return time.Since(begun) },
+		Recorded: func(context.Context) (Record, error) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.kept, nil
+		},
+		Record: func(_ context.Context, record Record) error {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.announced++
+			if w.refuse == nil {
+				w.kept = record
+			}
+			return w.refuse
+		},
+		Announce: w.announce,
+		Older: func(_ context.Context, found Stamp, own uint64) error {
+			w.older = append(w.older, found)
+			return nil
+		},
+		Passive: func() bool { return len(w.older) > 0 && !w.accepted },
+	}
+}
+
+func (w *world) announce(_ context.Context, collateral []Session, why Reason) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.announced++
 	if w.refuse != nil {
 		return w.refuse
+	}
+	if why == AlreadyDenied {
+		for _, session := range collateral {
+			w.found++
+			w.ledger[session.Code].ending = true
+		}
+		return nil
 	}
 	for _, session := range collateral {
 		if w.Lives(session.Code) {
