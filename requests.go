@@ -29,12 +29,14 @@ import (
 //	requests/open/<tag>   those of one entity that aren't finished, in one record,
 //	                      so that a read of a credential costs one read of storage
 //	requests/past/<id>    those that are, one record each
+//	requests/claim/<id>/  a record for each grant that has claimed a use of one
 //
 // What is finished stays where it was until it is moved: a use is one write, and
 // is never undone by a crash.
 const (
 	openRequests = "requests/open/"
 	pastRequests = "requests/past/"
+	claims       = "requests/claim/"
 )
 
 // maxKept is how many requests an entity may have where they are before they are
@@ -237,9 +239,49 @@ func (b *backend) useRequest(ctx context.Context, storage logical.Storage, id st
 		if err := sameVersion(minted, version); err != nil {
 			return of, err
 		}
-		return of.Use(minted, grant, until, b.grants.Now())
+		used, err := of.Use(minted, grant, until, b.grants.Now())
+		if err == nil {
+			err = claimUse(ctx, storage, of, grant)
+		}
+		return used, err
 	})
 	return err
+}
+
+// claimUse writes that a grant claims a use of a request, and then looks for the claims of others. A record of its own
+// can't be overwritten by a node that was deposed and writes what it has read before: of two that claim the last use at
+// the same time, the one that looks later finds both claims, and refuses. A claim stays where it is not known whether
+// what comes after it was carried out.
+func claimUse(ctx context.Context, storage logical.Storage, of approval.Request, grant string) error {
+	own := claims + of.ID + "/" + grant
+	if err := writeEntry(ctx, storage, own, true); err != nil {
+		return err
+	}
+	claimed, err := storage.List(ctx, claims+of.ID+"/")
+	if err != nil {
+		return fmt.Errorf("listing the claims of request %s: %w", of.ID, err)
+	}
+	if len(claimed) <= of.Rule.Mints() && slices.Contains(claimed, grant) {
+		return nil
+	}
+	if err := deleteEntry(ctx, storage, own); err != nil {
+		return err
+	}
+	return invalid.Deny(fmt.Sprintf("request %s is being used by another read at the same time, on this node or on another", of.ID), "read again, or open another request")
+}
+
+// dropClaims removes the claims of a request that is forgotten.
+func dropClaims(ctx context.Context, storage logical.Storage, id string) error {
+	claimed, err := storage.List(ctx, claims+id+"/")
+	if err != nil {
+		return fmt.Errorf("listing the claims of request %s: %w", id, err)
+	}
+	for _, grant := range claimed {
+		if err := deleteEntry(ctx, storage, claims+id+"/"+grant); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // usable refuses where a use of a request can't be taken any more.

@@ -75,6 +75,9 @@ func (b *backend) tidyRequests(ctx context.Context, storage logical.Storage, bef
 		if !past.KeptFrom().Before(before) {
 			continue
 		}
+		if err := dropClaims(ctx, storage, id); err != nil {
+			return moved, deleted, err
+		}
 		if err := deleteEntry(ctx, storage, pastRequests+id); err != nil {
 			return moved, deleted, err
 		}

@@ -307,3 +307,50 @@ func TestRequestsOfOneTag(t *testing.T) {
 		t.Error("alice has cancelled mallory's request")
 	}
 }
+
+// staleStorage lets one node act between another's reading of a request and its writing, as where a leader that was
+// deposed goes on with what it has read before.
+type staleStorage struct {
+	logical.Storage
+	between func()
+}
+
+func (s *staleStorage) Get(ctx context.Context, key string) (*logical.StorageEntry, error) {
+	entry, err := s.Storage.Get(ctx, key)
+	if act := s.between; act != nil && strings.HasPrefix(key, openRequests) {
+		s.between = nil
+		act()
+	}
+	return entry, err
+}
+
+// Storage that lets a stale writer in does not make two mints of one approval.
+func TestAnApprovalIsUsedOnceThoughAStaleWriterGetsIn(t *testing.T) {
+	for read := range 4 {
+		e := newApprovalEngine(t)
+		e.approved("T-1")
+		deposed := e.open(e.System())
+		t.Cleanup(func() { deposed.Cleanup(context.Background()) })
+		before := e.target.Live()
+		storage := &staleStorage{Storage: e.storage}
+		reads := 0
+		var act func()
+		act = func() { // at its read of that number, the other node takes the approval
+			if reads++; reads <= read {
+				storage.between = act
+				return
+			}
+			if err := e.take("T-1"); err != nil {
+				t.Logf("read %d: the leader: %v", read, err)
+			}
+		}
+		storage.between = act
+		answer, err := deposed.HandleRequest(context.Background(), &logical.Request{
+			Operation: logical.ReadOperation, Path: "creds/two/T-1", EntityID: "alice", MountPoint: "precision/", Storage: storage,
+		})
+		t.Logf("read %d of %d: the deposed node: %v, %v", read, reads, answer.IsError(), err)
+		if minted := e.target.Live() - before; minted > 1 {
+			t.Errorf("read %d: one approval made %d mints", read, minted)
+		}
+	}
+}
