@@ -41,6 +41,7 @@ type backend struct {
 	roleFields   map[string]*framework.FieldSchema // what the types add to roles/:role
 	captured     map[*framework.Path][]string      // the fields in each path's own pattern
 	mountUUID    string
+	system       *cachedSystem
 
 	grants   *lifecycle.Manager
 	sweeper  *sweep.Sweeper
@@ -125,8 +126,9 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 			}
 		}
 	}
+	b.system = &cachedSystem{SystemView: conf.System, now: now}
 	cached := *conf
-	cached.System = &cachedSystem{SystemView: conf.System, now: now}
+	cached.System = b.system
 	if err := b.Setup(ctx, &cached); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/telemetry"
 )
 
@@ -88,7 +89,12 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 		b.countRefusal(ctx, req, data, err)
 		return refuse(err)
 	}
-	order.Confirm = func(ctx context.Context) error { return b.checkFrozen(ctx, req.Storage, order) }
+	order.Confirm = func(ctx context.Context) error {
+		if err := b.fitsLease(order.TTL); err != nil {
+			return err
+		}
+		return b.checkFrozen(ctx, req.Storage, order)
+	}
 	order.Hold = func() (func(), error) { return b.holdTarget(ctx, req.Storage, order) }
 	issued, err := b.grants.Issue(ctx, req.Storage, order)
 	if err != nil {
@@ -111,6 +117,15 @@ func (b *backend) mint(ctx context.Context, req *logical.Request, data *framewor
 	response.Warnings = append(warnings, issued.Credential.Warnings...)
 	b.observed.note(order.Role, issued.Credential)
 	return response, nil
+}
+
+// fitsLease refuses what would outlive its lease at the target: Vault cuts a lease to what the mount is tuned to now, and
+// that may be less than when the credential was ordered.
+func (b *backend) fitsLease(ttl time.Duration) error {
+	if most := b.system.maxLeaseTTLNow(); ttl > most {
+		return fmt.Errorf("%w: the mount's max_lease_ttl is %s since a moment ago, and the credential was to live for %s; read it again", provider.ErrUnavailable, most, ttl)
+	}
+	return nil
 }
 
 // holdTarget keeps an order's target from being deleted or moved to another system

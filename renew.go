@@ -55,6 +55,7 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 	if !stored.Renewable {
 		return nil, invalid.Hidden("lease", "its role does not say renewable=true any more", remedy)
 	}
+	b.system.maxTTL.forget() // Vault cuts the lease to what the mount is tuned to now
 	if order.Longest, err = stored.longest(b.System()); err != nil {
 		return nil, err
 	}

@@ -35,10 +35,23 @@ func (s *cachedSystem) ReplicationState() consts.ReplicationState {
 	return s.replications.get(s.now(), s.SystemView.ReplicationState)
 }
 
+// maxLeaseTTLNow asks Vault anew, since the mount may have been tuned a moment ago.
+func (s *cachedSystem) maxLeaseTTLNow() time.Duration {
+	s.maxTTL.forget()
+	return s.MaxLeaseTTL()
+}
+
 type cachedAnswer[T comparable] struct {
 	mu     sync.Mutex
 	answer T
 	until  time.Time
+}
+
+// forget has the next get ask.
+func (c *cachedAnswer[T]) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until = time.Time{}
 }
 
 func (c *cachedAnswer[T]) get(now time.Time, ask func() T) T {
