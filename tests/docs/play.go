@@ -31,18 +31,19 @@ type Stage struct {
 }
 
 // Play runs a page of docs/, say "tasks.md", from its first command to its last. It
-// stops at the first that does not do what the page shows.
+// stops at the first that does not do what the page shows. "tasks.md#Freezing" is the section of that heading alone.
 func Play(t *testing.T, page string, stage Stage) {
 	t.Helper()
 	root, err := lab.Repository()
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(filepath.Join(root, "docs", page))
+	file, heading, _ := strings.Cut(page, "#")
+	text, err := os.ReadFile(filepath.Join(root, "docs", file))
 	if err != nil {
 		t.Fatal(err)
 	}
-	steps, err := parse(string(text))
+	steps, err := parse(section(string(text), heading))
 	if err != nil {
 		t.Fatalf("%s: %v", page, err)
 	}
@@ -83,6 +84,24 @@ func Play(t *testing.T, page string, stage Stage) {
 		t.Fatalf("%s has no commands", page)
 	}
 	figures.Log(t, "commands of docs/%s run: %d", page, commands)
+}
+
+// section is the part of a page below a heading of the second level, with the lines before it empty, so that lines have
+// the page's numbers. Without a heading it is all of the page.
+func section(page, heading string) string {
+	if heading == "" {
+		return page
+	}
+	lines, inside := strings.Split(page, "\n"), false
+	for i, line := range lines {
+		if strings.HasPrefix(line, "## ") {
+			inside = line == "## "+heading
+		}
+		if !inside {
+			lines[i] = ""
+		}
+	}
+	return strings.Join(lines, "\n")
 }
 
 // knows refuses a page that the stage was not made for.

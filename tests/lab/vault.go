@@ -246,6 +246,31 @@ func (v *Vault) Command(ctx context.Context, arguments ...string) *exec.Cmd {
 	return command
 }
 
+// SnapshotVault keeps what Vault has stored, in a folder that RestoreVault takes. Vault is stopped meanwhile.
+func (l *Lab) SnapshotVault(ctx context.Context) (folder string, err error) {
+	l.Vault.Stop()
+	if folder, err = os.MkdirTemp(l.Folder, "snapshot-"); err != nil {
+		return "", err
+	}
+	if err := os.CopyFS(folder, os.DirFS(filepath.Join(l.Folder, "vault"))); err != nil {
+		return "", fmt.Errorf("copying Vault's storage: %w", err)
+	}
+	return folder, l.Vault.Restart(ctx)
+}
+
+// RestoreVault puts a snapshot in the place of what Vault has stored since.
+func (l *Lab) RestoreVault(ctx context.Context, snapshot string) error {
+	l.Vault.Stop()
+	folder := filepath.Join(l.Folder, "vault")
+	if err := os.RemoveAll(folder); err != nil {
+		return fmt.Errorf("removing Vault's storage: %w", err)
+	}
+	if err := os.CopyFS(folder, os.DirFS(snapshot)); err != nil {
+		return fmt.Errorf("restoring Vault's storage: %w", err)
+	}
+	return l.Vault.Restart(ctx)
+}
+
 // CopyVault starts a second Vault from a copy of what the first has stored. The
 // first is stopped while it is copied.
 func (l *Lab) CopyVault(ctx context.Context) (*Vault, error) {
