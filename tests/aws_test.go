@@ -39,15 +39,21 @@ func TestCloudUserIsExact(t *testing.T) {
 	denied(t, "another prefix", lab.Put(ctx, client, "releases", "other/1.tgz"))
 	denied(t, "another bucket", lab.Put(ctx, client, "private", "app/1.tgz"))
 
-	sideBySide = servers.Cloud.Together("DeleteAccessKey", "DeleteUserPolicy")
+	sideBySide = servers.Cloud.Together("DeleteAccessKey", "PutUserPolicy")
 	if err := m.Sys().RevokeWithOptionsWithContext(ctx, revokeNow(minted.LeaseID)); err != nil {
 		t.Fatal(err)
 	}
-	if names := inRounds(servers.Cloud.Calls(minted.grant())[len(calls):], 2); !slices.Equal(names, []string{"DeleteAccessKey", "DeleteUserPolicy", "DeleteUser"}) {
-		t.Errorf("a revoke calls %v, want key and policy first and then the user", names)
+	revoking := servers.Cloud.Calls(minted.grant())[len(calls):]
+	// The engine is refused the right to seal users once, and does not ask for it again.
+	revoking = slices.DeleteFunc(revoking, func(call url.Values) bool { return call.Get("Action") == "PutUserPermissionsBoundary" })
+	if names := inRounds(revoking, 2); !slices.Equal(names, []string{"DeleteAccessKey", "PutUserPolicy", "DeleteUser", "DeleteUserPolicy"}) || revoking[2].Get("Action") != "DeleteUserPolicy" {
+		t.Errorf("a revoke calls %v, want the user to be disabled first and then to be deleted", names)
+	}
+	if sent := policyIn(revoking); sent != denyAll {
+		t.Errorf("the user was given %s, want %s", sent, denyAll)
 	}
 	if !sideBySide() {
-		t.Error("key and policy are deleted one after the other")
+		t.Error("the key is deleted and the policy replaced one after the other")
 	}
 	denied(t, "the revoked user", lab.Put(ctx, client, "releases", "app/1.tgz"))
 	if users := m.users(); len(users) != 0 {
@@ -126,6 +132,9 @@ func TestCloudUserCarriesItsGrant(t *testing.T) {
 	}
 }
 
+// denyAll is the policy of a disabled user.
+const denyAll = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}`
+
 // failsOnce revokes a user's lease while AWS refuses an action: the revoke says
 // so, and the user can do nothing. Then it revokes again, and nothing is left.
 func (m *mount) failsOnce(minted credential, action string) {
@@ -146,18 +155,41 @@ func (m *mount) failsOnce(minted credential, action string) {
 	}
 }
 
-// Wherever a revoke fails, what is left of the user is fenced: its policy is the
-// minted one, or one that denies everything.
+// Where AWS refuses to disable a user, its lease is not revoked, and the user can do
+// nothing.
 func TestCloudUserWhoseRevokeFails(t *testing.T) {
 	m := newMount(t)
-	const denyAll = `{"Version":"2012-10-17","Statement":[{"Effect":"Deny","Action":"*","Resource":"*"}]}`
-	for action, want := range map[string]string{"DeleteAccessKey": denyAll, "DeleteUser": denyAll, "DeleteUserPolicy": ""} {
+	for action, want := range map[string]string{"DeleteAccessKey": denyAll, "PutUserPolicy": denyAll} {
 		minted := m.mint(onCloud + "/JIRA-1")
 		minting := len(servers.Cloud.Calls(minted.grant()))
 		m.failsOnce(minted, action)
 		if sent := policyIn(servers.Cloud.Calls(minted.grant())[minting:]); sent != want {
-			t.Errorf("%s refused: the user is left with policy %q, want %q", action, sent, want)
+			t.Errorf("%s refused: the user was given policy %q, want %q", action, sent, want)
 		}
+	}
+}
+
+// A disabled user that AWS does not let the engine delete is dead: its lease is revoked,
+// the user is denied everything, and is deleted later.
+func TestCloudUserWhoseCleanUpFails(t *testing.T) {
+	m := newMount(t)
+	for _, action := range []string{"DeleteUserPolicy", "DeleteUser"} {
+		minted := m.mint(onCloud + "/JIRA-1")
+		servers.Cloud.Refuse(action)
+		err := m.Sys().RevokeWithOptionsWithContext(t.Context(), revokeNow(minted.LeaseID))
+		users := m.users()
+		if err != nil || len(users) != 1 {
+			t.Errorf("%s refused: the users %v are left: %v", action, users, err)
+		}
+		for _, user := range users {
+			policies, err := servers.Cloud.Policies(t.Context(), "arn:aws:iam::"+lab.Account+":user/"+user)
+			if err != nil || policies["precision"] != denyAll {
+				t.Errorf("%s refused: the user has %v: %v", action, policies, err)
+			}
+		}
+		denied(t, "the user that could not be deleted", minted.inCloud(t.Context()))
+		servers.Cloud.Refuse("")
+		m.tidiedUp()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,14 +26,17 @@ type fakeUsers struct {
 	filled    time.Time
 	calls     int // served and throttled, since rate was set
 	throttled int
-	lastKill  time.Time // when the last key or policy went
-	lastTidy  time.Time // when the last user went
+	made      int
+	refused   map[string]bool // actions that the engine has no right to
+	lastKill  time.Time       // when the last key went, or the last policy that allowed anything
+	lastTidy  time.Time       // when the last user went
 }
 
 type fakeUser struct {
-	key, policy, path string
-	tags              map[string]string
-	extra             map[string]string // what others have added: an id, by the field that it is named in
+	id, key, policy, path string
+	sealed                bool // its permissions boundary denies everything
+	tags                  map[string]string
+	extra                 map[string]string // what others have added: an id, by the field that it is named in
 }
 
 // additions are what IAM refuses to delete a user with, by the call that lists it:
@@ -99,7 +103,7 @@ func (f *fakeUsers) left() (users, alive int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, user := range f.users {
-		if user.key != "" || user.policy != "" {
+		if user.key != "" || strings.Contains(user.policy, "Allow") {
 			alive++
 		}
 	}
@@ -146,21 +150,38 @@ func (f *fakeUsers) admits(now time.Time) bool {
 func (f *fakeUsers) do(action string, form url.Values) (result, code string) {
 	name := form.Get("UserName")
 	user := f.users[name]
+	if f.refused[action] {
+		return "", "AccessDenied"
+	}
 	switch action {
 	case "GetCallerIdentity":
 		return element("Arn", "arn:aws:iam::"+f.account+":user/engine") + element("Account", f.account) + element("UserId", "AIDAENGINE"), ""
 	case "ListUsers":
-		return element("IsTruncated", "false") + element("Users", ""), ""
+		var list []string
+		for name, user := range f.users {
+			if strings.HasPrefix(user.path, form.Get("PathPrefix")) {
+				list = append(list, element("UserName", name)+element("UserId", user.id)+element("Path", user.path))
+			}
+		}
+		return element("IsTruncated", "false") + element("Users", members(list)), ""
+	case "GetAccessKeyLastUsed":
+		for name, user := range f.users {
+			if user.key == form.Get("AccessKeyId") {
+				return element("UserName", name) + element("AccessKeyLastUsed", element("ServiceName", "N/A")+element("Region", "N/A")), ""
+			}
+		}
+		return "", "NoSuchEntity"
 	case "CreateUser":
 		if user != nil {
 			return "", "EntityAlreadyExists"
 		}
-		made := &fakeUser{path: form.Get("Path"), tags: map[string]string{}, extra: map[string]string{}}
+		f.made++
+		made := &fakeUser{id: fmt.Sprintf("AIDAFAKE%08d", f.made), path: form.Get("Path"), tags: map[string]string{}, extra: map[string]string{}}
 		for i := 1; form.Get(fmt.Sprintf("Tags.member.%d.Key", i)) != ""; i++ {
 			made.tags[form.Get(fmt.Sprintf("Tags.member.%d.Key", i))] = form.Get(fmt.Sprintf("Tags.member.%d.Value", i))
 		}
 		f.users[name] = made
-		return "", ""
+		return element("User", element("UserName", name)+element("UserId", made.id)+element("Path", made.path)), ""
 	}
 	if user == nil {
 		return "", "NoSuchEntity"
@@ -179,12 +200,16 @@ func (f *fakeUsers) do(action string, form url.Values) (result, code string) {
 		for key, value := range user.tags {
 			tags += element("member", element("Key", key)+element("Value", value))
 		}
-		return element("User", element("UserName", name)+element("Path", user.path)+element("Tags", tags)), ""
+		return element("User", element("UserName", name)+element("UserId", user.id)+element("Path", user.path)+element("Tags", tags)), ""
 	case "DeleteVirtualMFADevice":
 	case "PutUserPolicy":
-		user.policy = form.Get("PolicyDocument")
+		if user.policy = form.Get("PolicyDocument"); !strings.Contains(user.policy, "Allow") {
+			f.lastKill = time.Now()
+		}
+	case "PutUserPermissionsBoundary":
+		user.sealed = form.Get("PermissionsBoundary") == "arn:aws:iam::aws:policy/AWSDenyAll"
 	case "CreateAccessKey":
-		user.key = "AKIA" + name
+		user.key = "AKIA" + user.id
 		return element("AccessKey", element("UserName", name)+element("AccessKeyId", user.key)+element("SecretAccessKey", "secret")+element("Status", "Active")), ""
 	case "ListAccessKeys": // by an engine that was killed: its ledger does not have the key
 		list := ""
@@ -201,7 +226,7 @@ func (f *fakeUsers) do(action string, form url.Values) (result, code string) {
 		if user.policy == "" {
 			return "", "NoSuchEntity"
 		}
-		user.policy, f.lastKill = "", time.Now()
+		user.policy = ""
 	case "DeleteUser":
 		if user.key != "" || user.policy != "" || len(user.extra) > 0 {
 			return "", "DeleteConflict"

@@ -53,7 +53,7 @@ func TestAMassRevokeKillsFirst(t *testing.T) {
 	kills, whole := aws.lastKill.Sub(started), aws.lastTidy.Sub(started)
 	calls, throttled := aws.calls, aws.throttled
 	aws.mu.Unlock()
-	ratio, share := float64(calls)/(3*users), kills.Seconds()/whole.Seconds()
+	ratio, share := float64(calls)/(4*users), kills.Seconds()/whole.Seconds()
 	figures.Log(t, "%d users revoked by prefix at %d calls a second: the last kill at %.2f of the time to the last clean-up; %.2f calls for each that is needed, %d throttled", users, rate, share, ratio, throttled)
 	if ratio > 1.2 {
 		t.Errorf("%.2f calls for each that is needed, want 1.2 at most", ratio)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -264,6 +265,8 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 // whether something is left that has to be.
 func (m *Manager) kill(ctx context.Context, order EndOrder, grant *ledger.Grant, again bool) (left bool, err error) {
 	killer, able := order.Provider.(provider.Killer)
+	ctx, notes := provider.WithNotes(ctx)
+	defer func() { m.note(*grant, notes.All(), &grant.AtEnd) }()
 	err = m.ending(ctx, order, func(ctx context.Context, handle provider.Handle) (err error) {
 		m.witness(ctx, order, grant)
 		switch {
@@ -276,6 +279,25 @@ func (m *Manager) kill(ctx context.Context, order EndOrder, grant *ledger.Grant,
 		return err
 	})
 	return left, err
+}
+
+// warningAtEnd is the key of ledger.Grant.AtEnd that has a provider's notes.
+const warningAtEnd = "warning"
+
+// note logs a provider's notes about a revocation, and keeps them with the grant.
+func (m *Manager) note(grant ledger.Grant, notes []string, kept *map[string]string) {
+	if len(notes) == 0 {
+		return
+	}
+	for _, note := range notes {
+		m.Log.Warn(note, "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task)
+	}
+	with := maps.Clone(*kept)
+	if with == nil {
+		with = map[string]string{}
+	}
+	with[warningAtEnd] = strings.Join(notes, "; ")
+	*kept = with
 }
 
 func (m *Manager) revoke(ctx context.Context, order EndOrder) error {

@@ -11,10 +11,11 @@ import (
 // that what the ledger does not know can be found and ended.
 type OrphanFinder interface {
 	// Marked lists what bears a mount's mark at the target. What is of a grant
-	// that known says yes to may be left out, where that saves a call. What
+	// that known says yes to may be left out, where that saves a call: known compares
+	// the grant's handle with what of it the target has said already, nil for nothing. What
 	// can't be listed is an error in between or at the end; it is
 	// ErrNotPermitted where the engine lacks a right that only this needs.
-	Marked(ctx context.Context, mount string, known func(grant string) bool) iter.Seq2[Marked, error]
+	Marked(ctx context.Context, mount string, known func(grant string, handle Handle) bool) iter.Seq2[Marked, error]
 }
 
 // ErrNotPermitted is returned where the engine's own user lacks a right that it

@@ -64,8 +64,11 @@ type look struct {
 }
 
 func (l *look) at(ctx context.Context, finder provider.OrphanFinder) {
-	known := func(id string) bool {
-		_, known := l.Grants.Index.Get(id)
+	known := func(id string, handle provider.Handle) bool {
+		grant, known := l.Grants.Index.Get(id)
+		for key, value := range handle {
+			known = known && grant.Handle[key] == value
+		}
 		return known
 	}
 	listing, cancel := context.WithTimeout(ctx, listTimeout)

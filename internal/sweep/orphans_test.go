@@ -24,11 +24,11 @@ type finder struct {
 	looks  int
 }
 
-func (f *finder) Marked(_ context.Context, _ string, known func(string) bool) iter.Seq2[provider.Marked, error] {
+func (f *finder) Marked(_ context.Context, _ string, known func(string, provider.Handle) bool) iter.Seq2[provider.Marked, error] {
 	f.looks++
 	return func(yield func(provider.Marked, error) bool) {
 		for _, marked := range f.marked {
-			if !known(marked.Grant) && !yield(marked, nil) {
+			if !known(marked.Grant, nil) && !yield(marked, nil) {
 				return
 			}
 		}

@@ -40,6 +40,11 @@ func (e *endpoint) serve(writer http.ResponseWriter, request *http.Request) {
 	e.calls.Add(1)
 	time.Sleep(time.Duration(e.delay.Load()))
 	action := request.PostForm.Get("Action")
+	if action == "PutUserPermissionsBoundary" { // the engine has the least rights
+		writer.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(writer, `<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>no</Message></Error></ErrorResponse>`)
+		return
+	}
 	answer, found := e.answer(action, request.PostForm.Get("UserName"), request)
 	if !found {
 		writer.WriteHeader(http.StatusNotFound)

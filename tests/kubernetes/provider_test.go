@@ -310,7 +310,7 @@ func TestOrphansThatMayNotBeListed(t *testing.T) {
 		t.Fatal(err)
 	}
 	var last error
-	for _, err := range made.(provider.OrphanFinder).Marked(ctx, someMount, func(string) bool { return false }) {
+	for _, err := range made.(provider.OrphanFinder).Marked(ctx, someMount, func(string, provider.Handle) bool { return false }) {
 		last = err
 	}
 	if !errors.Is(last, provider.ErrNotPermitted) {

@@ -56,7 +56,7 @@ const Account = "123456789012"
 const enginePolicy = `{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Resource":"*","Action":[
  "iam:CreateUser","iam:TagUser","iam:PutUserPolicy","iam:CreateAccessKey",
  "iam:DeleteAccessKey","iam:DeleteUserPolicy","iam:DeleteUser","iam:ListAccessKeys",
- "iam:ListUsers","iam:GetUser",
+ "iam:GetAccessKeyLastUsed","iam:ListUsers","iam:GetUser",
  "iam:ListUserPolicies","iam:ListAttachedUserPolicies","iam:DetachUserPolicy","iam:ListGroupsForUser","iam:RemoveUserFromGroup",
  "iam:DeleteLoginProfile","iam:ListMFADevices","iam:DeactivateMFADevice","iam:DeleteVirtualMFADevice",
  "iam:ListSigningCertificates","iam:DeleteSigningCertificate","iam:ListSSHPublicKeys","iam:DeleteSSHPublicKey",

@@ -286,7 +286,7 @@ func TestWatchdog(t *testing.T) {
 		if _, err := session.Exec(t.Context(), "SET application_name = 'precision_333333332222_watchdog'"); err != nil {
 			t.Fatal(err)
 		}
-		for range d.opened.(provider.OrphanFinder).Marked(t.Context(), d.mount, func(string) bool { return false }) {
+		for range d.opened.(provider.OrphanFinder).Marked(t.Context(), d.mount, func(string, provider.Handle) bool { return false }) {
 			break
 		}
 		if got := watchdogs(); len(got) != 1 {
@@ -341,7 +341,7 @@ func TestOrphans(t *testing.T) {
 	s.exec("CREATE ROLE precision_444444442222_0000000000000000000000aa LOGIN VALID UNTIL '2030-01-01'")
 	s.exec("COMMENT ON ROLE precision_444444442222_0000000000000000000000aa IS 'vault-plugin-secrets-precision mount=44444444-2222-3333-4444-666666666666 ledger=x grant=0000000000000000000000aa'")
 	var found []provider.Marked
-	for one, err := range d.opened.(provider.OrphanFinder).Marked(t.Context(), d.mount, func(grant string) bool { return grant == known.Handle["grant"] }) {
+	for one, err := range d.opened.(provider.OrphanFinder).Marked(t.Context(), d.mount, func(grant string, _ provider.Handle) bool { return grant == known.Handle["grant"] }) {
 		if err != nil {
 			t.Fatal(err)
 		}

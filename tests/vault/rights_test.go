@@ -151,7 +151,7 @@ func lifeOf(ctx context.Context, opened provider.Provider) (err error) {
 		return err
 	}
 	found := false
-	for marked, err := range opened.(provider.OrphanFinder).Marked(ctx, mount, func(string) bool { return false }) {
+	for marked, err := range opened.(provider.OrphanFinder).Marked(ctx, mount, func(string, provider.Handle) bool { return false }) {
 		if err != nil {
 			return err
 		}

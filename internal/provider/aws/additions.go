@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -10,31 +11,105 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
-// errNotOurs is returned for a user that does not bear the mark of its handle's
-// mount and ledger. Nothing of it is touched.
-var errNotOurs = errors.New("the user does not bear this mount's mark")
+// errNotOurs is returned for a user of a handle's name that is another user, or that
+// bears another mark. Nothing of it is changed.
+var errNotOurs = errors.New("the user is not the one that this engine has created")
 
-// deleteBareUser deletes a user that was killed, with what it has again: a key of a
-// mint whose answer was lost, or the fence of a try that failed; and on a user of this
-// mount what others have added to it, which IAM refuses to delete it with:
+// errNotDenied is returned where nothing denies a user everything although it could not
+// be deleted.
+var errNotDenied = errors.New("the user could not be denied everything again")
+
+// cleanUp deletes a user that was disabled, with what others have added to it. It is
+// idempotent. Where it fails, the user is denied everything, unless the error is
+// errNotDenied.
+func (u *users) cleanUp(ctx context.Context, user *string, handle provider.Handle) error {
+	ctx = circuit.WithUrgency(ctx, circuit.Tidy)
+	gone, err := u.deleteDisabled(ctx, user)
+	if gone { // or it is called something else by now
+		renamed, err := u.findByID(ctx, handle[handleUserID])
+		if err != nil || renamed == nil {
+			return err
+		}
+		user = renamed
+	} else if !conflicts(err) {
+		return err
+	}
+	if err = u.removeAdditions(ctx, user, handle); err == nil {
+		_, err = u.deleteDisabled(ctx, user)
+	}
+	return blockedBy(err, *user)
+}
+
+// deleteDisabled deletes the policy that denies a user everything, and then the user.
+// Where the user can't be deleted, the policy is put back. gone says that there was no
+// such user.
+func (u *users) deleteDisabled(ctx context.Context, user *string) (gone bool, err error) {
+	if err := u.seal(ctx, user); err != nil {
+		return false, err
+	}
+	policyErr := u.deletePolicy(ctx, user)
+	if policyErr != nil && !isGone(policyErr) {
+		return false, policyErr
+	}
+	// Nothing denies a session of the user what a resource's own policy gives to everybody,
+	// unless the user is sealed: so this goes before all other calls.
+	err = u.deleteUser(circuit.WithUrgency(ctx, circuit.Kill), user)
+	if err == nil || isGone(err) {
+		return isGone(policyErr) && isGone(err), nil
+	}
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), denyTimeout)
+	defer cancel()
+	if denyErr := u.denyAll(circuit.WithUrgency(limited, circuit.Kill), user); denyErr != nil && !isGone(denyErr) {
+		return false, errors.Join(err, errNotDenied, denyErr)
+	}
+	return false, err
+}
+
+// seal bounds a user by AWS's own policy that denies everything. Unlike other policies,
+// a boundary does not keep a user from being deleted, so that everything is denied until
+// the user is gone. It takes a right that the engine can do without.
+// https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutUserPermissionsBoundary.html
+func (u *users) seal(ctx context.Context, user *string) error {
+	if u.unsealed.Load() {
+		return nil
+	}
+	_, err := u.iam.PutUserPermissionsBoundary(ctx, &iam.PutUserPermissionsBoundaryInput{
+		UserName: user, PermissionsBoundary: awssdk.String("arn:" + cmp.Or(u.partition, "aws") + ":iam::aws:policy/AWSDenyAll"),
+	})
+	if code := errorCode(err); code != "" && !isGone(err) && !throttled(err) {
+		u.unsealed.Store(true) // as a rule, since the right is missing
+		return nil
+	}
+	return unlessGone("PutUserPermissionsBoundary", err)
+}
+
+func (u *users) deleteUser(ctx context.Context, user *string) error {
+	_, err := u.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})
+	return called("DeleteUser", err)
+}
+
+func conflicts(err error) bool { return errors.As(err, new(*types.DeleteConflictException)) }
+
+// removeAdditions removes from a user what IAM refuses to delete it with: keys, and what
+// others have added.
 // https://docs.aws.amazon.com/IAM/latest/APIReference/API_DeleteUser.html
-func (u *users) deleteBareUser(ctx context.Context, user *string, handle provider.Handle) error {
-	err := u.deleteUser(ctx, user)
-	if !conflicts(err) {
-		return err
-	}
+func (u *users) removeAdditions(ctx context.Context, user *string, handle provider.Handle) error {
 	ours, err := u.isOurs(ctx, user, handle)
+	if errors.Is(err, errNotOurs) {
+		return errors.Join(err, unlessGone("", u.deletePolicy(ctx, user))) // that deleteDisabled has put on it
+	}
 	if err != nil {
-		return err
+		return unlessGone("", err)
 	}
-	if err := errors.Join(u.deletePolicy(ctx, user), u.deleteKeys(ctx, user)); err != nil {
-		return err
+	if err := u.deleteKeys(ctx, user); err != nil {
+		return unlessGone("", err)
 	}
-	if err := u.deleteUser(ctx, user); !conflicts(err) || !ours {
-		return err
+	if !ours {
+		return nil
 	}
 	for _, remove := range []func(context.Context, *string) error{
 		u.deletePolicies, u.detachPolicies, u.leaveGroups, u.deleteLogin,
@@ -44,27 +119,43 @@ func (u *users) deleteBareUser(ctx context.Context, user *string, handle provide
 			return err
 		}
 	}
-	return u.deleteUser(ctx, user)
+	return nil
 }
 
-func (u *users) deleteUser(ctx context.Context, user *string) error {
-	_, err := u.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})
-	return unlessGone("DeleteUser", err)
+// blockedBy is the error of a clean-up that goes on only once somebody has done
+// something.
+func blockedBy(err error, user string) error {
+	switch {
+	case errors.Is(err, errNotOurs):
+		return &provider.CleanupBlocked{
+			Reason: fmt.Sprintf("the user %q is not the one that this engine has created, or bears another mark", user),
+			Remedy: "aws iam get-user --user-name " + user,
+		}
+	case errorCode(err) == "AccessDenied", conflicts(err):
+		return &provider.CleanupBlocked{
+			Reason: fmt.Sprintf("somebody has added to the user %q what AWS does not let the engine remove: %v", user, err),
+			Remedy: "give the engine the rights to remove what others add, or delete the user: aws iam delete-user --user-name " + user,
+		}
+	default:
+		return err
+	}
 }
 
-func conflicts(err error) bool { return errors.As(err, new(*types.DeleteConflictException)) }
-
-// isOurs says whether a user bears the mark of its handle's mount and ledger. The
-// error is errNotOurs where it bears another or none. Where the engine may not ask,
-// it is false, and what others may have added stays.
+// isOurs says whether a user is the one that a handle means: it has the handle's id,
+// or where the handle has none, the mark of its mount and ledger. The error is errNotOurs
+// where it is another. Where the engine may not ask, it is false, and what others may
+// have added stays.
 func (u *users) isOurs(ctx context.Context, user *string, handle provider.Handle) (bool, error) {
 	marked, err := u.markOf(ctx, *user)
-	switch {
+	switch id := handle[handleUserID]; {
 	case errorCode(err) == "AccessDenied":
 		return false, nil
 	case err != nil:
-		return false, fmt.Errorf("aws: GetUser: %w", err)
-	case marked.Mount == "" || marked.Handle[handlePath] != userPath(marked.Mount),
+		return false, called("GetUser", err)
+	case id != "" && marked.Handle[handleUserID] == id:
+		return true, nil
+	case id != "",
+		marked.Mount == "" || marked.Handle[handlePath] != userPath(marked.Mount),
 		handle[tagMount] != "" && (marked.Mount != handle[tagMount] || marked.Ledger != handle[tagLedger]):
 		return false, fmt.Errorf("aws: DeleteUser %s: %w", *user, errNotOurs)
 	default:
@@ -78,6 +169,9 @@ func (u *users) deletePolicies(ctx context.Context, user *string) error {
 		return unlessGone("ListUserPolicies", err)
 	}
 	for _, name := range list.PolicyNames {
+		if name == policyName {
+			continue // it denies everything until the user is deleted
+		}
 		if _, err := u.iam.DeleteUserPolicy(ctx, &iam.DeleteUserPolicyInput{UserName: user, PolicyName: awssdk.String(name)}); unlessGone("", err) != nil {
 			return unlessGone("DeleteUserPolicy", err)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/config"
@@ -28,6 +29,8 @@ type client struct {
 	region      string
 	identity    identity
 	credentials awssdk.CredentialsProvider
+	// unsealed says that AWS does not let the engine set users' permissions boundaries.
+	unsealed atomic.Bool
 
 	usernamePrefix, sessionPrefix string
 }
@@ -48,7 +51,7 @@ func newClient(settings provider.Settings) (*client, error) {
 	endpoints := map[string]*string{}
 	for _, field := range []string{"iam_endpoint", "sts_endpoint"} {
 		if text := settings.Text(field); text != "" {
-			endpoint, err := provider.ParseEndpoint(field, text)
+			endpoint, err := parseEndpoint(field, text)
 			if err != nil {
 				return nil, err
 			}

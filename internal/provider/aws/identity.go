@@ -93,7 +93,7 @@ func checkTokenReader(text string) error {
 		return invalid.Hidden("sts_endpoint", "not a URL", "write it as https://host:port")
 	}
 	address, err := netip.ParseAddr(endpoint.Hostname())
-	if (err == nil && address.IsLoopback()) || (endpoint.Scheme == "https" && stsHost.MatchString(endpoint.Hostname())) {
+	if (err == nil && address.Unmap().IsLoopback()) || (endpoint.Scheme == "https" && stsHost.MatchString(endpoint.Hostname())) {
 		return nil
 	}
 	return invalid.Field("sts_endpoint", text, "a web identity token is sent to AWS only", "leave it out, or name an https endpoint of STS, as https://sts.eu-west-1.amazonaws.com")

@@ -2,7 +2,6 @@ package aws
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"iter"
 	"regexp"
@@ -10,7 +9,6 @@ import (
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/iam"
-	"github.com/aws/aws-sdk-go-v2/service/iam/types"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -31,10 +29,10 @@ var grantInName = regexp.MustCompile(`\A[^-]+-([0-9a-z]{24})(?:-|\z)`)
 func userPath(mount string) string { return "/precision/" + mount + "/" }
 
 // Marked implements provider.OrphanFinder: it lists the users under the mount's
-// path, and asks for the tags of those whose names don't name a known grant.
+// path, and asks for the tags of those that are not users of known grants.
 // IAM's list leaves tags out:
 // https://docs.aws.amazon.com/IAM/latest/APIReference/API_ListUsers.html
-func (a *account) Marked(ctx context.Context, mount string, known func(grant string) bool) iter.Seq2[provider.Marked, error] {
+func (a *account) Marked(ctx context.Context, mount string, known func(grant string, handle provider.Handle) bool) iter.Seq2[provider.Marked, error] {
 	return func(yield func(provider.Marked, error) bool) {
 		if mount == "" {
 			return // the path would be everybody's
@@ -49,11 +47,11 @@ func (a *account) Marked(ctx context.Context, mount string, known func(grant str
 			}
 			for _, user := range page.Users {
 				name := awssdk.ToString(user.UserName)
-				if carried := grantInName.FindStringSubmatch(name); carried != nil && known(carried[1]) {
+				if isKnown(name, known) {
 					continue
 				}
 				marked, err := a.client.markOf(ctx, name)
-				if gone := new(types.NoSuchEntityException); errors.As(err, &gone) {
+				if isGone(err) {
 					continue // since it was listed
 				}
 				if err != nil {
@@ -66,6 +64,13 @@ func (a *account) Marked(ctx context.Context, mount string, known func(grant str
 			}
 		}
 	}
+}
+
+// isKnown says whether a user is the one of a grant that is known. A name that only
+// carries the grant's id may have been given to another user.
+func isKnown(name string, known func(grant string, handle provider.Handle) bool) bool {
+	carried := grantInName.FindStringSubmatch(name)
+	return carried != nil && known(carried[1], provider.Handle{handleUser: name})
 }
 
 func (c *client) markOf(ctx context.Context, name string) (provider.Marked, error) {
@@ -81,7 +86,7 @@ func (c *client) markOf(ctx context.Context, name string) (provider.Marked, erro
 		tags[awssdk.ToString(tag.Key)] = awssdk.ToString(tag.Value)
 	}
 	marked := provider.Marked{
-		Handle: provider.Handle{handleType: iamUser, handleUser: name, handlePath: awssdk.ToString(answer.User.Path)},
+		Handle: provider.Handle{handleType: iamUser, handleUser: name, handlePath: awssdk.ToString(answer.User.Path), handleUserID: awssdk.ToString(answer.User.UserId)},
 		Mount:  tags[tagMount], Ledger: tags[tagLedger], Grant: tags[tagGrant], Role: tags[tagPrefix+"role"], Task: tags[tagPrefix+"task"],
 	}
 	if expiresAt, err := time.Parse(time.RFC3339, tags[tagExpires]); err == nil {

@@ -29,7 +29,7 @@ func errorAnswer(code string) string {
 }
 
 // markedAt is what Marked finds at an IAM API that answers so.
-func markedAt(t *testing.T, known func(string) bool, answer func(url.Values) (int, string)) (marked []provider.Marked, calls []string, failed error) {
+func markedAt(t *testing.T, known func(string, provider.Handle) bool, answer func(url.Values) (int, string)) (marked []provider.Marked, calls []string, failed error) {
 	t.Helper()
 	server := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
 		if err := request.ParseForm(); err != nil {
@@ -55,16 +55,18 @@ func markedAt(t *testing.T, known func(string) bool, answer func(url.Values) (in
 	return marked, calls, failed
 }
 
-// All pages are read; the tags of a known grant's user are not asked for, and
-// what has gone since is passed over.
+// All pages are read; the tags of a known grant's user are not asked for, but those of
+// another that was given a name with the grant's id; what has gone since is passed over.
 func TestMarkedReadsAllPages(t *testing.T) {
-	known, other, gone := "precision-002da961aaaaaaaaaaaaaaaa-upload-T-1", "precision-002da961bbbbbbbbbbbbbbbb", "by-hand"
-	user := fmt.Sprintf(`<GetUserResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetUserResult><User><UserName>%s</UserName><Path>/precision/m/</Path><Tags>`+
+	known, other, gone := "precision-002da961aaaaaaaaaaaaaaaa-upload-T-1", "precision-002da961aaaaaaaaaaaaaaaa-renamed", "by-hand"
+	user := fmt.Sprintf(`<GetUserResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><GetUserResult><User><UserName>%s</UserName><UserId>AIDAOTHER</UserId><Path>/precision/m/</Path><Tags>`+
 		`<member><Key>precision:mount</Key><Value>m</Value></member><member><Key>precision:ledger</Key><Value>l</Value></member>`+
 		`<member><Key>precision:grant</Key><Value>g</Value></member><member><Key>precision:role</Key><Value>r</Value></member>`+
 		`<member><Key>precision:task</Key><Value>t</Value></member><member><Key>precision:expires</Key><Value>2026-11-24T12:30:00Z</Value></member>`+
 		`</Tags></User></GetUserResult></GetUserResponse>`, other)
-	marked, calls, err := markedAt(t, func(id string) bool { return id == "002da961aaaaaaaaaaaaaaaa" }, func(form url.Values) (int, string) {
+	marked, calls, err := markedAt(t, func(id string, handle provider.Handle) bool {
+		return id == "002da961aaaaaaaaaaaaaaaa" && handle[handleUser] == known
+	}, func(form url.Values) (int, string) {
 		switch {
 		case form.Get("Action") == "ListUsers" && form.Get("PathPrefix") != "/precision/m/":
 			return http.StatusOK, usersPage("", "stranger")
@@ -79,7 +81,7 @@ func TestMarkedReadsAllPages(t *testing.T) {
 		}
 	})
 	want := provider.Marked{
-		Handle: provider.Handle{handleType: iamUser, handleUser: other, handlePath: "/precision/m/"},
+		Handle: provider.Handle{handleType: iamUser, handleUser: other, handlePath: "/precision/m/", handleUserID: "AIDAOTHER"},
 		Mount:  "m", Ledger: "l", Grant: "g", Role: "r", Task: "t", ExpiresAt: time.Date(2026, 11, 24, 12, 30, 0, 0, time.UTC),
 	}
 	if err != nil || len(marked) != 1 || fmt.Sprint(marked[0]) != fmt.Sprint(want) {
@@ -92,7 +94,7 @@ func TestMarkedReadsAllPages(t *testing.T) {
 
 func TestMarkedWithoutTheRight(t *testing.T) {
 	for _, refused := range []string{"ListUsers", "GetUser"} {
-		_, _, err := markedAt(t, func(string) bool { return false }, func(form url.Values) (int, string) {
+		_, _, err := markedAt(t, func(string, provider.Handle) bool { return false }, func(form url.Values) (int, string) {
 			if form.Get("Action") == refused {
 				return http.StatusForbidden, errorAnswer("AccessDenied")
 			}
@@ -102,7 +104,7 @@ func TestMarkedWithoutTheRight(t *testing.T) {
 			t.Errorf("%s refused: got %v, want ErrNotPermitted", refused, err)
 		}
 	}
-	_, _, err := markedAt(t, func(string) bool { return false }, func(url.Values) (int, string) {
+	_, _, err := markedAt(t, func(string, provider.Handle) bool { return false }, func(url.Values) (int, string) {
 		return http.StatusBadRequest, errorAnswer("ValidationError")
 	})
 	if err == nil || errors.Is(err, provider.ErrNotPermitted) {
@@ -113,7 +115,7 @@ func TestMarkedWithoutTheRight(t *testing.T) {
 // A user made by prepare's handle can be told whose it is and when it ends.
 func TestAUsersTagsAreItsMark(t *testing.T) {
 	expiresAt := time.Date(2026, 11, 24, 12, 30, 0, 0, time.UTC)
-	handle, err := (&users{&client{usernamePrefix: usualUsernamePrefix}}).prepare(t.Context(), provider.Grant{ID: "002da961aaaaaaaaaaaaaaaa", Mount: "m", Ledger: "l", Role: "r", ExpiresAt: expiresAt})
+	handle, err := (&users{client: &client{usernamePrefix: usualUsernamePrefix}}).prepare(t.Context(), provider.Grant{ID: "002da961aaaaaaaaaaaaaaaa", Mount: "m", Ledger: "l", Role: "r", ExpiresAt: expiresAt})
 	if err != nil {
 		t.Fatal(err)
 	}

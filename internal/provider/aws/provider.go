@@ -6,6 +6,7 @@ package aws
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -161,7 +162,7 @@ func open(settings provider.Settings, facts provider.Facts) (*account, error) {
 		}
 	}
 	opened.types = map[string]credentialType{
-		iamUser:         &users{client},
+		iamUser:         &users{client, opened.partition},
 		assumedRole:     &sessions{opened, assumes{opened}},
 		federationToken: &sessions{opened, federates{opened}},
 	}
@@ -269,12 +270,25 @@ func (a *account) Revoke(ctx context.Context, handle provider.Handle) error {
 	return kind.revoke(ctx, handle)
 }
 
-// Kill implements provider.Killer. Only a user takes several calls to end.
+// Kill implements provider.Killer. Only a user takes several calls to revoke: the
+// clean-up is left for later where AWS throttles, and where it fails.
 func (a *account) Kill(ctx context.Context, handle provider.Handle) (left bool, err error) {
-	if killer, able := a.types[cmp.Or(handle[handleType], iamUser)].(*users); able && a.client.limiter.Pressed() {
-		return true, killer.kill(ctx, handle)
+	killer, able := a.types[cmp.Or(handle[handleType], iamUser)].(*users)
+	if !able {
+		return false, a.Revoke(ctx, handle)
 	}
-	return false, a.Revoke(ctx, handle)
+	user, err := killer.disable(ctx, handle)
+	switch {
+	case err != nil || user == nil:
+		return false, err
+	case a.client.limiter.Pressed():
+		return true, nil
+	}
+	err = killer.cleanUp(ctx, user, handle)
+	if errors.Is(err, errNotDenied) {
+		return false, err
+	}
+	return err != nil, nil
 }
 
 // Tidy implements provider.Killer.
@@ -283,7 +297,11 @@ func (a *account) Tidy(ctx context.Context, handle provider.Handle) error {
 	if !able {
 		return a.Revoke(ctx, handle)
 	}
-	return killer.tidy(ctx, handle)
+	user, err := userOf(handle)
+	if err != nil {
+		return err
+	}
+	return killer.cleanUp(ctx, user, handle)
 }
 
 // Identity implements provider.Identified.

@@ -1,10 +1,12 @@
 package aws
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -46,11 +48,11 @@ func iamSays(t *testing.T, code func(action string) string) (opened *account, ca
 
 var someUser = provider.Handle{handleUser: "precision-002da961aaaaaaaaaaaaaaaa", handleKey: "AKIAX"}
 
-// Tidying up after a dead user that AWS throttles makes no call that would go before
-// those that kill others.
-func TestTidyingUpTakesNoKillsTurn(t *testing.T) {
+// Cleaning up after a disabled user that AWS throttles makes no call that would go before
+// those that disable others, while the user is denied everything.
+func TestCleaningUpTakesNoDisablingsTurn(t *testing.T) {
 	opened, called := iamSays(t, func(action string) string {
-		if action == "DeleteUser" {
+		if action == "DeleteUserPolicy" {
 			return "Throttling"
 		}
 		return ""
@@ -58,24 +60,87 @@ func TestTidyingUpTakesNoKillsTurn(t *testing.T) {
 	if err := opened.Tidy(t.Context(), someUser); err == nil {
 		t.Error("a user that is still there was said to be gone")
 	}
-	if calls := called(); !slices.Equal(calls, []string{"DeleteUser"}) {
+	if calls := called(); !slices.Equal(calls, []string{"PutUserPermissionsBoundary", "DeleteUserPolicy"}) {
 		t.Errorf("calls %q", calls)
 	}
 }
 
-// Where AWS refuses for good, what is left of a user is fenced.
-func TestAUserThatStaysIsFenced(t *testing.T) {
-	opened, called := iamSays(t, func(action string) string {
-		if action == "DeleteUser" {
+// Whatever keeps a user from being deleted, it is denied everything again, and is dead.
+func TestAUserThatStaysIsDeniedEverything(t *testing.T) {
+	for _, code := range []string{"AccessDenied", "Throttling", "ServiceFailure"} {
+		opened, called := iamSays(t, func(action string) string {
+			if action == "DeleteUser" {
+				return code
+			}
+			return ""
+		})
+		if err := opened.Revoke(t.Context(), someUser); err == nil {
+			t.Errorf("%s: a user that is still there was said to be gone", code)
+		}
+		if calls := called(); calls[len(calls)-1] != "PutUserPolicy" {
+			t.Errorf("%s: calls %q", code, calls)
+		}
+		if left, err := opened.Kill(t.Context(), someUser); err != nil || !left {
+			t.Errorf("%s: the disabled user was not said to be dead: left %t, %v", code, left, err)
+		}
+	}
+}
+
+// A user that could not be denied everything again is not dead.
+func TestAUserThatIsNotDeniedIsNotDead(t *testing.T) {
+	puts := 0
+	opened, _ := iamSays(t, func(action string) string {
+		switch {
+		case action == "DeleteUser":
 			return "AccessDenied"
+		case action == "PutUserPolicy":
+			if puts++; puts > 1 {
+				return "AccessDenied"
+			}
 		}
 		return ""
 	})
-	if err := opened.Revoke(t.Context(), someUser); err == nil {
-		t.Error("a user that is still there was said to be gone")
+	if _, err := opened.Kill(t.Context(), someUser); !errors.Is(err, errNotDenied) {
+		t.Errorf("a user that nothing denies was said to be dead: %v", err)
 	}
-	if calls := called(); calls[len(calls)-1] != "PutUserPolicy" {
-		t.Errorf("calls %q", calls)
+}
+
+// What the engine may not remove is told with what would remove it.
+func TestACleanUpThatIsBlocked(t *testing.T) {
+	opened, _ := iamSays(t, func(action string) string {
+		return map[string]string{"DeleteUser": "DeleteConflict", "GetUser": "AccessDenied"}[action]
+	})
+	var blocked *provider.CleanupBlocked
+	if err := opened.Tidy(t.Context(), someUser); !errors.As(err, &blocked) || blocked.Reason == "" || !strings.Contains(blocked.Remedy, someUser[handleUser]) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A user that is not found by its name is only gone where AWS says that its key is.
+func TestAUserThatIsNotFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		code        string // of GetAccessKeyLastUsed
+		gone, again bool
+	}{
+		"no such key":   {code: "NoSuchEntity", gone: true},
+		"no right":      {code: "AccessDenied"},
+		"a fault":       {code: "ServiceFailure", again: true},
+		"without owner": {code: "", again: true},
+	} {
+		opened, called := iamSays(t, func(action string) string {
+			if action == "GetAccessKeyLastUsed" {
+				return test.code
+			}
+			return "NoSuchEntity"
+		})
+		err := opened.Revoke(t.Context(), someUser)
+		unconfirmed := errors.As(err, new(*provider.Unconfirmed))
+		if (err == nil) != test.gone || unconfirmed == (test.gone || test.again) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if !slices.Contains(called(), "GetAccessKeyLastUsed") {
+			t.Errorf("%s: nobody was asked for the key: %q", name, called())
+		}
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // mark, and then the bindings of whose grants it has seen no account. Anybody who may
 // make bindings in some namespace can give one any mark and any name, and would have the
 // account of that name ended: what is not named by its own grant is not the engine's.
-func (c *cluster) Marked(ctx context.Context, mount string, known func(grant string) bool) iter.Seq2[provider.Marked, error] {
+func (c *cluster) Marked(ctx context.Context, mount string, known func(grant string, handle provider.Handle) bool) iter.Seq2[provider.Marked, error] {
 	return func(yield func(provider.Marked, error) bool) {
 		if mount == "" {
 			return // the mark would be everybody's
@@ -26,7 +26,7 @@ func (c *cluster) Marked(ctx context.Context, mount string, known func(grant str
 			for _, account := range accounts {
 				found := marked(account.ObjectMeta, c.namespace, account.Annotations[markFor])
 				seen[account.Name] = true
-				if more = !namedByGrant(found) || known(found.Grant) || yield(found, nil); !more {
+				if more = !namedByGrant(found) || known(found.Grant, nil) || yield(found, nil); !more {
 					return false
 				}
 			}
@@ -36,7 +36,7 @@ func (c *cluster) Marked(ctx context.Context, mount string, known func(grant str
 			err = list(ctx, c.client, "/apis/rbac.authorization.k8s.io/v1/rolebindings", selector, func(bindings []meta.PartialObjectMetadata) bool {
 				for _, binding := range bindings {
 					found := marked(binding.ObjectMeta, c.namespace, binding.Namespace)
-					if seen[binding.Name] || !namedByGrant(found) || known(found.Grant) {
+					if seen[binding.Name] || !namedByGrant(found) || known(found.Grant, nil) {
 						continue
 					}
 					if more = yield(found, nil); !more {

@@ -13,7 +13,7 @@ import (
 
 // Marked implements provider.OrphanFinder: the mount's logins. While there are any,
 // it sees to it that the watchdog runs, too: a server that was started again has lost it.
-func (p *postgres) Marked(ctx context.Context, mount string, known func(grant string) bool) iter.Seq2[provider.Marked, error] {
+func (p *postgres) Marked(ctx context.Context, mount string, known func(grant string, handle provider.Handle) bool) iter.Seq2[provider.Marked, error] {
 	return func(yield func(provider.Marked, error) bool) {
 		found, err := p.logins(ctx, mount)
 		if err != nil {
@@ -24,7 +24,7 @@ func (p *postgres) Marked(ctx context.Context, mount string, known func(grant st
 			_ = p.watch.start(ctx, mount) // a mint warns where it can't
 		}
 		for _, one := range found {
-			if !known(one.Grant) && !yield(one, nil) {
+			if !known(one.Grant, nil) && !yield(one, nil) {
 				return
 			}
 		}

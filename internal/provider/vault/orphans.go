@@ -34,7 +34,7 @@ func readMark(text string) (mount, ledger string, expiresAt time.Time) {
 
 // Marked implements provider.OrphanFinder: it lists the token roles, and reads those
 // whose names are the mount's and don't name a known grant.
-func (v *vault) Marked(ctx context.Context, mount string, known func(grant string) bool) iter.Seq2[provider.Marked, error] {
+func (v *vault) Marked(ctx context.Context, mount string, known func(grant string, handle provider.Handle) bool) iter.Seq2[provider.Marked, error] {
 	return func(yield func(provider.Marked, error) bool) {
 		names, err := v.tokenRoles(ctx)
 		if err != nil {
@@ -43,7 +43,7 @@ func (v *vault) Marked(ctx context.Context, mount string, known func(grant strin
 		}
 		for _, name := range names {
 			grant, ours := strings.CutPrefix(name, tokenRole(mount, ""))
-			if mount == "" || !ours || known(grant) {
+			if mount == "" || !ours || known(grant, nil) {
 				continue
 			}
 			marked, err := v.markOf(ctx, name, grant)
