@@ -96,7 +96,24 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, data *fr
 			answer[name] = value
 		}
 	}
+	if ahead, known := b.clockSkew(ctx, req.Storage, name); known {
+		answer["clock_skew"] = ahead
+	}
 	return &logical.Response{Data: answer}, nil
+}
+
+// clockSkew is by how many seconds this machine's clock is ahead of a target's, if that is known.
+func (b *backend) clockSkew(ctx context.Context, storage logical.Storage, name string) (seconds float64, known bool) {
+	opened, err := b.openTarget(ctx, storage, name)
+	if err != nil {
+		return 0, false // which a read of the target must not fail for
+	}
+	clock, able := opened.provider.(provider.ClockSkewed)
+	if !able {
+		return 0, false
+	}
+	ahead, known := clock.ClockSkew()
+	return ahead.Round(100 * time.Millisecond).Seconds(), known
 }
 
 func isSensitive(field *framework.FieldSchema) bool {
@@ -377,6 +394,10 @@ MinIO store. A mount has as many as it likes; each role names one.
 A write describes the target whole: what it leaves out is not set. The
 connection is tried first, and nothing is stored where it fails, unless
 verify_connection=false. Secrets are stored sealed and never read back.
+
+A read says as "clock_skew" by how many seconds Vault's clock is ahead of the
+target's, where its answers have told its time on this node; negative where it is
+behind.
 
 A target that roles name or that live grants are on is only deleted with
 force=true, and a target that live grants are on can't be pointed to another

@@ -39,12 +39,12 @@ func (b *backend) pathMetrics() []*framework.Path {
 	}}
 }
 
-func (b *backend) readMetrics(_ context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
+func (b *backend) readMetrics(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	b.grants.Start(req.Storage, b.writes) // so that there is something to say of the ledger, some time
 	format := data.Get("format").(string)
 	switch format {
 	case "", "json":
-		answer, err := asData(b.metrics())
+		answer, err := asData(b.metrics(ctx, req.Storage))
 		if err != nil {
 			return nil, err
 		}
@@ -52,7 +52,7 @@ func (b *backend) readMetrics(_ context.Context, req *logical.Request, data *fra
 	case "prometheus":
 		return &logical.Response{Data: map[string]any{
 			logical.HTTPContentType: telemetry.ContentType,
-			logical.HTTPRawBody:     b.metrics().Text(),
+			logical.HTTPRawBody:     b.metrics(ctx, req.Storage).Text(),
 			logical.HTTPStatusCode:  http.StatusOK,
 		}}, nil
 	default:
@@ -61,7 +61,7 @@ func (b *backend) readMetrics(_ context.Context, req *logical.Request, data *fra
 }
 
 // metrics is what has been counted, with what can be seen now.
-func (b *backend) metrics() telemetry.Snapshot {
+func (b *backend) metrics(ctx context.Context, storage logical.Storage) telemetry.Snapshot {
 	shown, index, now := b.grants.Metrics.Snapshot(), b.grants.Index, b.grants.Now()
 	shown.Ledger.InMemory, shown.Ledger.Damaged = b.grants.Ready(), index.Damaged()
 	shown.Ledger.Restored = b.grants.KnownOlder() != nil
@@ -84,6 +84,9 @@ func (b *backend) metrics() telemetry.Snapshot {
 		if shown.Ledger.InMemory {
 			target.Present.Live, target.Present.Unended = new(index.Count(ledger.Query{Target: name}, now)), new(unended[name])
 			target.Present.Untidy = new(untidy[name])
+		}
+		if ahead, known := b.clockSkew(ctx, storage, name); known {
+			target.Present.ClockSkew = &ahead
 		}
 		shown.Targets[name] = target
 	}

@@ -92,6 +92,14 @@ func (s Snapshot) Text() []byte {
 	t.gauge(s, "precision_revokes_under_way", "Revokes that the target has not answered yet.", func(p Present) *int { return &p.UnderWay.Revokes })
 	t.gauge(s, "precision_calls_waiting", "Mints and revokes that wait until the target may be called.", func(p Present) *int { return &p.UnderWay.Waiting })
 
+	const skew = "precision_target_clock_skew_seconds"
+	t.family(skew, "gauge", "By how much this machine's clock is ahead of the target's, as its last answer told it.")
+	s.each(func(labelled labels, one Target) {
+		if one.Present.ClockSkew != nil {
+			t.sample(skew, labelled, *one.Present.ClockSkew)
+		}
+	})
+
 	const swept = "precision_swept_total"
 	t.family(swept, "counter", "What the sweeper has done: grants ended, attempts failed, grants packed, segments retired.")
 	for _, one := range []struct {

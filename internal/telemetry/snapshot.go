@@ -30,6 +30,8 @@ type Present struct {
 	Unended  *int       `json:"unended_grants,omitempty"` // that are to end, and don't yet; nil likewise
 	Untidy   *int       `json:"untidy_grants,omitempty"`  // that are dead, and of which something is left; nil likewise
 	UnderWay UnderWay   `json:"under_way"`
+	// ClockSkew is by how many seconds this machine's clock is ahead of the target's; nil where that is not known.
+	ClockSkew *float64 `json:"clock_skew,omitempty"`
 }
 
 // UnderWay counts calls.

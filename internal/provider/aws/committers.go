@@ -186,7 +186,10 @@ func (c *committers) forget(handle provider.Handle) {
 }
 
 // Remember implements provider.Keeper.
-func (a *account) Remember(ledger provider.Ledger) { a.bases.remember(ledger) }
+func (a *account) Remember(ledger provider.Ledger) {
+	a.bases.remember(ledger)
+	a.client.skew.use(ledger.Now)
+}
 
 // Base implements provider.Committed.
 func (a *account) Base(handle provider.Handle) string { return holderARN(handle[handleBase]) }

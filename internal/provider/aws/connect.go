@@ -12,6 +12,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/iam"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
@@ -29,6 +30,7 @@ type client struct {
 	region      string
 	identity    identity
 	credentials awssdk.CredentialsProvider
+	skew        *skew
 	// unsealed says that AWS does not let the engine set users' permissions boundaries.
 	unsealed atomic.Bool
 
@@ -69,9 +71,15 @@ func newClient(settings provider.Settings) (*client, error) {
 		return nil, err
 	}
 	loaded.RetryMaxAttempts = 0 // what the retryers say counts
+	made := &client{
+		skew: &skew{}, region: region, identity: known,
+		usernamePrefix: usernamePrefix, sessionPrefix: sessionPrefix,
+	}
+	measure := func(stack *middleware.Stack) error { return made.skew.measure(stack) } // it may be replaced until the first call
 	stsClient := func(source awssdk.CredentialsProvider, retryer awssdk.Retryer) *sts.Client {
 		return sts.NewFromConfig(loaded, func(o *sts.Options) {
 			o.BaseEndpoint, o.Credentials, o.Retryer = endpoints["sts_endpoint"], source, retryer
+			o.APIOptions = append(o.APIOptions, measure)
 		})
 	}
 	own := known.provide(loaded.Credentials, func(source awssdk.CredentialsProvider) *sts.Client {
@@ -81,16 +89,14 @@ func newClient(settings provider.Settings) (*client, error) {
 	iamClient := func(retryer awssdk.Retryer) *iam.Client {
 		return iam.NewFromConfig(loaded, func(o *iam.Options) {
 			o.BaseEndpoint, o.Credentials, o.Retryer = endpoints["iam_endpoint"], own, retryer
-			o.APIOptions = append(o.APIOptions, pace(limiter))
+			o.APIOptions = append(o.APIOptions, pace(limiter), measure)
 		})
 	}
-	return &client{
-		iam: iamClient(paced(attempts)), quickIAM: iamClient(quick(attempts)), limiter: limiter,
-		sts: stsClient(own, patient(attempts)), quickSTS: stsClient(own, quick(attempts)),
-		newSTS: func(source awssdk.CredentialsProvider) *sts.Client { return stsClient(source, quick(attempts)) },
-		region: region, identity: known, credentials: own,
-		usernamePrefix: usernamePrefix, sessionPrefix: sessionPrefix,
-	}, nil
+	made.credentials, made.limiter = own, limiter
+	made.iam, made.quickIAM = iamClient(paced(attempts)), iamClient(quick(attempts))
+	made.sts, made.quickSTS = stsClient(own, patient(attempts)), stsClient(own, quick(attempts))
+	made.newSTS = func(source awssdk.CredentialsProvider) *sts.Client { return stsClient(source, quick(attempts)) }
+	return made, nil
 }
 
 // callerIdentity is the ARN that AWS knows the engine by.

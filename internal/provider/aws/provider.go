@@ -33,7 +33,7 @@ const (
 
 // Type describes the provider to the registry.
 func Type() provider.Type {
-	bases := newCommitters()
+	bases, clocks := newCommitters(), &skews{}
 	kind := provider.Type{
 		Name: "aws",
 		Config: map[string]*framework.FieldSchema{
@@ -121,7 +121,7 @@ func Type() provider.Type {
 			if err != nil {
 				return nil, err
 			}
-			opened.bases = bases
+			opened.bases, opened.client.skew = bases, clocks.of(settings)
 			return opened, nil
 		},
 	}
@@ -257,8 +257,19 @@ func (a *account) Mint(ctx context.Context, handle provider.Handle, policy provi
 	if err != nil {
 		return provider.Credential{}, err
 	}
-	minted, err := kind.mint(circuit.WithUrgency(ctx, circuit.Make), handle, policy, expiresAt)
-	return minted, busy(err)
+	ctx = circuit.WithUrgency(ctx, circuit.Make)
+	if err := a.client.awaitSkew(ctx); err != nil {
+		return provider.Credential{}, &provider.NotMade{Reason: busy(err)}
+	}
+	minted, err := kind.mint(ctx, handle, policy, expiresAt)
+	if err == nil {
+		err = a.client.checkSkew() // which that has measured
+	}
+	if err != nil {
+		return provider.Credential{}, busy(err)
+	}
+	minted.Warnings = append(minted.Warnings, a.client.skewWarnings()...)
+	return minted, nil
 }
 
 // Revoke implements provider.Provider.
@@ -328,5 +339,6 @@ func (a *account) Verify(ctx context.Context) (provider.Verification, error) {
 			"access_key is the root user's of account %s: make a user for this engine that may manage users under /precision/ only", identity.Account))
 	}
 	verification.Warnings = append(verification.Warnings, callerWarnings(identity)...)
+	verification.Warnings = append(verification.Warnings, a.client.skewWarnings()...)
 	return verification, nil
 }

@@ -185,6 +185,7 @@ func (s *sessions) mint(ctx context.Context, handle provider.Handle, policy prov
 	// Not a second more than was asked for: a role's MaxSessionDuration is often
 	// just what its sessions live.
 	life := min(max(time.Until(expiresAt).Truncate(time.Second), shortestSession), limit)
+	began := s.client.skew.wall()
 	made, err := s.open(ctx, handle, policy, life)
 	if err != nil {
 		explained := explainSession(err, life)
@@ -196,6 +197,7 @@ func (s *sessions) mint(ctx context.Context, handle provider.Handle, policy prov
 	if made.credentials == nil || made.credentials.AccessKeyId == nil || made.credentials.SecretAccessKey == nil || made.credentials.SessionToken == nil {
 		return provider.Credential{}, errors.New("aws: the answer of STS holds no session")
 	}
+	s.client.skew.hearSession(made.credentials.Expiration, life, began)
 	credential := provider.Credential{
 		Fields: map[string]any{
 			"access_key":    *made.credentials.AccessKeyId,
