@@ -42,6 +42,11 @@ type Cloud struct {
 	met      chan struct{}   // closed when all of them have
 	failing  map[string]failure
 
+	watch      func(call url.Values)
+	sealing    bool              // users' boundaries may be set
+	boundaries map[string]string // by user
+	renamed    map[string]string // users' names, by those that they had before
+
 	sessions  map[string]Session // by access key
 	shortened map[string]string  // users' policies as they were put, by user and policy
 }
@@ -312,7 +317,7 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 		panic(http.ErrAbortHandler) // as if there were no proxy
 	}, ModifyResponse: func(answer *http.Response) error {
 		if answer.StatusCode < http.StatusBadRequest {
-			return errors.Join(c.noteSession(answer), c.showWhole(answer))
+			return errors.Join(c.noteSession(answer), c.showWhole(answer), c.showOwner(answer), c.show(answer))
 		}
 		text, err := io.ReadAll(answer.Body)
 		if err != nil {
@@ -340,6 +345,10 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 		if refused {
 			writer.WriteHeader(http.StatusForbidden)
 			_, _ = io.WriteString(writer, refusal)
+			return
+		}
+		if form.Get("Action") == "PutUserPermissionsBoundary" {
+			c.putBoundary(writer, form)
 			return
 		}
 		if wait != nil {

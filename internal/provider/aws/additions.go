@@ -28,20 +28,33 @@ var errNotDenied = errors.New("the user could not be denied everything again")
 // errNotDenied.
 func (u *users) cleanUp(ctx context.Context, user *string, handle provider.Handle) error {
 	ctx = circuit.WithUrgency(ctx, circuit.Tidy)
-	gone, err := u.deleteDisabled(ctx, user)
-	if gone { // or it is called something else by now
-		renamed, err := u.findByID(ctx, handle[handleUserID])
-		if err != nil || renamed == nil {
-			return err
-		}
-		user = renamed
-	} else if !conflicts(err) {
+	gone, err := u.deleteWhole(ctx, user, handle)
+	if !gone {
+		return blockedBy(err, *user)
+	}
+	renamed, err := u.findByID(ctx, handle[handleUserID])
+	if err != nil || renamed == nil {
 		return err
 	}
-	if err = u.removeAdditions(ctx, user, handle); err == nil {
-		_, err = u.deleteDisabled(ctx, user)
+	_, err = u.deleteWhole(ctx, renamed, handle)
+	return blockedBy(err, *renamed)
+}
+
+// deleteWhole deletes a disabled user, and first what keeps it from being deleted. gone says
+// that the handle's user does not have that name, or not any longer.
+func (u *users) deleteWhole(ctx context.Context, user *string, handle provider.Handle) (gone bool, err error) {
+	if gone, err = u.deleteDisabled(ctx, user); !conflicts(err) {
+		return gone, err
 	}
-	return blockedBy(err, *user)
+	err = u.removeAdditions(ctx, user, handle)
+	switch {
+	case errors.Is(err, errNotOurs) && handle[handleUserID] != "":
+		return true, nil
+	case err != nil:
+		return false, err
+	}
+	_, err = u.deleteDisabled(ctx, user)
+	return false, err
 }
 
 // deleteDisabled deletes the policy that denies a user everything, and then the user.
