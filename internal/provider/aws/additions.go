@@ -139,6 +139,8 @@ func (u *users) removeAdditions(ctx context.Context, user *string, handle provid
 // something.
 func blockedBy(err error, user string) error {
 	switch {
+	case errors.Is(err, errNotDenied):
+		return err
 	case errors.Is(err, errNotOurs):
 		return &provider.CleanupBlocked{
 			Reason: fmt.Sprintf("the user %q is not the one that this engine has created, or bears another mark", user),
