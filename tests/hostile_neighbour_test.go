@@ -66,19 +66,23 @@ func TestHostileNeighbour(t *testing.T) {
 	n := newNeighbour(t)
 	servers.Cloud.Seal(true)
 	defer servers.Cloud.Seal(false)
+	var failed *int // the first; the next ones may tell more
 	for i := range sequences {
 		if i%4 == 3 {
 			n.session(i)
 		} else {
 			n.user(i)
 		}
-		if t.Failed() {
-			t.Fatalf("sequence %d", i)
+		if t.Failed() && failed == nil {
+			failed = &i
+		}
+		if failed != nil && i > *failed+30 {
+			t.Fatalf("the first sequence that failed is %d", *failed)
 		}
 	}
 	figures.Log(t, "a hostile neighbour in the account, %d sequences: %d acts, %d states judged while grants were revoked, %d revocations confirmed and true, %d could not be confirmed, %d users of the same name left alone",
 		sequences, n.acts, n.states, n.confirmed, n.unconfirmed, n.spared)
-	if n.confirmed == 0 || n.spared == 0 {
+	if n.confirmed == 0 || n.unconfirmed == 0 || n.spared == 0 {
 		t.Error("the sequences show nothing")
 	}
 }
@@ -269,6 +273,10 @@ func (n *neighbour) user(i int) {
 			}
 		}
 	}
+	if i%10 == 8 { // the engine may not ask whose a key is
+		servers.Cloud.Refuse("GetAccessKeyLastUsed")
+		defer servers.Cloud.Refuse("")
+	}
 	servers.Cloud.Watch(n.look)
 	err := n.revoke(minted.Handle, i%2 == 0)
 	servers.Cloud.Watch(nil)
@@ -351,6 +359,9 @@ func (n *neighbour) judge(key credential, err error) {
 	n.t.Helper()
 	if errors.As(err, new(*provider.Unconfirmed)) {
 		n.unconfirmed++
+		if name := n.name(); name != "" {
+			n.remove(name)
+		}
 		return
 	}
 	if err != nil {

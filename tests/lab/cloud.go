@@ -46,6 +46,7 @@ type Cloud struct {
 	sealing    bool              // users' boundaries may be set
 	boundaries map[string]string // by user
 	renamed    map[string]string // users' names, by those that they had before
+	deleted    map[string]bool   // keys of users that were renamed, which moto can't delete
 
 	sessions  map[string]Session // by access key
 	shortened map[string]string  // users' policies as they were put, by user and policy
@@ -349,6 +350,9 @@ func (c *Cloud) front(target *url.URL) http.Handler {
 		}
 		if form.Get("Action") == "PutUserPermissionsBoundary" {
 			c.putBoundary(writer, form)
+			return
+		}
+		if c.answersOfRenamed(request.Context(), writer, form) {
 			return
 		}
 		if wait != nil {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -103,6 +105,36 @@ func (c *Cloud) RenameUser(ctx context.Context, from, to, path string) error {
 		}
 	}
 	return nil
+}
+
+// answersOfRenamed answers calls about the keys of users that were renamed. Moto finds a key
+// by the name that its user had when it got the key, and so deletes none of theirs.
+func (c *Cloud) answersOfRenamed(ctx context.Context, writer http.ResponseWriter, form url.Values) bool {
+	action, key, user := form.Get("Action"), form.Get("AccessKeyId"), form.Get("UserName")
+	c.mu.Lock()
+	gone := c.deleted[key]
+	renamed := slices.Contains(slices.Collect(maps.Values(c.renamed)), user)
+	c.mu.Unlock()
+	switch {
+	case action == "GetAccessKeyLastUsed" && gone:
+	case action == "DeleteAccessKey" && renamed:
+		if keys, err := c.Keys(ctx, user); err == nil && slices.Contains(keys, key) && !gone {
+			c.mu.Lock()
+			if c.deleted == nil {
+				c.deleted = map[string]bool{}
+			}
+			c.deleted[key] = true
+			c.mu.Unlock()
+			c.shown(form)
+			_, _ = io.WriteString(writer, "<DeleteAccessKeyResponse></DeleteAccessKeyResponse>")
+			return true
+		}
+	default:
+		return false
+	}
+	writer.WriteHeader(http.StatusNotFound)
+	_, _ = fmt.Fprintf(writer, failed, "NoSuchEntity")
+	return true
 }
 
 // showOwner answers GetAccessKeyLastUsed with the name that a key's user has by now: moto
