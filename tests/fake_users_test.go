@@ -84,7 +84,7 @@ func (u *fakeUser) remove(action string, form url.Values) (code string, is bool)
 
 func newFakeUsers(t *testing.T) *fakeUsers {
 	t.Helper()
-	f := &fakeUsers{account: lab.Account, users: map[string]*fakeUser{}}
+	f := &fakeUsers{account: lab.Account, users: map[string]*fakeUser{}, refused: map[string]bool{"PutUserPermissionsBoundary": true}}
 	server := httptest.NewServer(http.HandlerFunc(f.serve))
 	t.Cleanup(server.Close)
 	f.url = server.URL
@@ -203,7 +203,8 @@ func (f *fakeUsers) do(action string, form url.Values) (result, code string) {
 		return element("User", element("UserName", name)+element("UserId", user.id)+element("Path", user.path)+element("Tags", tags)), ""
 	case "DeleteVirtualMFADevice":
 	case "PutUserPolicy":
-		if user.policy = form.Get("PolicyDocument"); !strings.Contains(user.policy, "Allow") {
+		before := user.policy
+		if user.policy = form.Get("PolicyDocument"); strings.Contains(before, "Allow") && !strings.Contains(user.policy, "Allow") {
 			f.lastKill = time.Now()
 		}
 	case "PutUserPermissionsBoundary":
