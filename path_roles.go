@@ -179,7 +179,7 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 		return refuse(err)
 	}
 	if req.Operation == logical.PatchOperation {
-		mergeObjects(data, map[string]map[string]any{"conditions": changed.Conditions, "parameters": changed.Parameters})
+		mergeObjects(data, changed.objects())
 	}
 	changed = b.changeRole(changed, data)
 	advice, err := changed.changeApproval(data)
@@ -202,7 +202,7 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 			return refuse(invalid.Hidden(option, fmt.Sprintf("target %q, of type %s, does not take it", changed.Target, opened.Type), "leave it out, or name another target"))
 		}
 	}
-	changed.Tagged = b.types[opened.Type].Tagged
+	changed.Tagged, changed.Choice = b.types[opened.Type].Tagged, b.types[opened.Type].Choice
 	valid, err := changed.validate(ctx, opened, b.grants.Now(), b.System())
 	if err != nil {
 		return refuse(err)
@@ -276,6 +276,17 @@ func change[T any](data *framework.FieldData, name string, value *T) {
 	} else if given {
 		*value = data.Get(name).(T)
 	}
+}
+
+// objects are the role's fields that a patch completes instead of replacing them.
+func (r role) objects() map[string]map[string]any {
+	objects := map[string]map[string]any{"conditions": r.Conditions, "parameters": r.Parameters}
+	for name, value := range r.Options {
+		if object, is := value.(map[string]any); is {
+			objects[name] = object
+		}
+	}
+	return objects
 }
 
 // mergeObjects completes the objects that a patch names from what is stored, as a

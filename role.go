@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -36,6 +37,7 @@ type role struct {
 	MaxTTL             time.Duration     `json:"max_ttl,omitempty"` // 0: the mount's maximum
 	Options            provider.Settings `json:"options,omitempty"` // the fields that the target's type adds
 	Tagged             []string          `json:"tagged,omitempty"`  // those of Options whose values are filled in when a credential is read
+	Choice             provider.Choice   `json:"choice,omitzero"`   // the field of Options whose values a reader chooses one of
 	Facts              provider.Facts    `json:"facts,omitempty"`   // what the provider learnt of the target when the role was written
 	Approval           approval.Rule     `json:"approval,omitzero"`
 	Admission          admission.Texts   `json:"admission,omitzero"`
@@ -80,16 +82,41 @@ func (b *backend) openRole(ctx context.Context, storage logical.Storage, name st
 
 // define is what the role grants.
 func (r role) define() (scope.Definition, error) {
-	return scope.Define(scope.Texts{
+	texts := scope.Texts{
 		Action: r.Action, Resource: r.Resource, Companions: r.CompanionResources, Conditions: r.Conditions, Parameters: r.Parameters, Tags: r.tags(),
-	})
+	}
+	names := r.choices()
+	if len(names) == 0 {
+		return scope.Define(texts)
+	}
+	if len(names) > scope.MaxOneOf {
+		return scope.Definition{}, invalid.Hidden(r.Choice.Field, fmt.Sprintf("it has %d names, and a role can have %d", len(names), scope.MaxOneOf), "leave out those that nobody needs again, or write several roles")
+	}
+	if _, taken := r.Parameters[r.Choice.Parameter]; taken {
+		return scope.Definition{}, invalid.Field("parameters", r.Choice.Parameter, "the name stands for one of "+r.Choice.Field, "choose another name")
+	}
+	texts.Parameters = maps.Clone(r.Parameters)
+	if texts.Parameters == nil {
+		texts.Parameters = map[string]any{}
+	}
+	texts.Resource += "/{{" + r.Choice.Parameter + "}}"
+	texts.Parameters[r.Choice.Parameter] = map[string]any{"one_of": names}
+	return scope.Define(texts)
 }
 
-// tags are the role's fields whose values are filled in when a credential is read.
+// choices are the names of what a reader chooses one of, in order.
+func (r role) choices() []string {
+	return slices.Sorted(maps.Keys(r.Options.Pairs(r.Choice.Field)))
+}
+
+// tags are the role's fields whose values are filled in when a credential is read. One
+// that is a text has the empty key.
 func (r role) tags() scope.Tags {
 	tags := scope.Tags{}
 	for _, field := range r.Tagged {
-		if pairs := r.Options.Pairs(field); len(pairs) > 0 {
+		if text := r.Options.Text(field); strings.Contains(text, "{{") {
+			tags[field] = map[string]string{"": text}
+		} else if pairs := r.Options.Pairs(field); len(pairs) > 0 {
 			tags[field] = pairs
 		}
 	}
@@ -103,7 +130,11 @@ func within(bounds provider.Bounds, granted scope.Scope) provider.Bounds {
 	}
 	bounds.Options = maps.Clone(bounds.Options)
 	for field, tags := range granted.Tags() {
-		bounds.Options[field] = tags
+		if _, isText := bounds.Options[field].(string); isText {
+			bounds.Options[field] = tags[""]
+		} else {
+			bounds.Options[field] = tags
+		}
 	}
 	return bounds
 }
@@ -193,6 +224,19 @@ func (r role) examine(ctx context.Context, examiner provider.Examiner, definitio
 		}
 		findings, examined = found, true
 		return nil
+	})
+	if err != nil || !findings.Each || len(definition.References()) == 0 {
+		return findings, err
+	}
+	findings.Warnings = nil
+	err = definition.Every(func(granted scope.Scope) error {
+		found, err := examiner.Examine(ctx, granted, within(bounds, granted))
+		for _, warning := range found.Warnings {
+			if !slices.Contains(findings.Warnings, warning) {
+				findings.Warnings = append(findings.Warnings, warning)
+			}
+		}
+		return err
 	})
 	return findings, err
 }

@@ -25,6 +25,9 @@ type Examiner interface {
 type Findings struct {
 	Facts    Facts    // kept with the role, and given to Compile and Advise in Bounds
 	Warnings []string // to who writes the role
+	// Each says that the findings hold for this scope alone: what else the role's parameters
+	// admit is examined too, value by value.
+	Each bool
 }
 
 // Installer is a Provider whose credentials hang on something that is made at the

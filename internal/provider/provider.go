@@ -148,6 +148,13 @@ type Credential struct {
 	Warnings []string // to who reads the credential, and to who reads the role then
 }
 
+// Choice lets the reader of a credential choose one of a role field's values by its name:
+// the name is a parameter of the role, and the last segment of the scope's resource.
+type Choice struct {
+	Field     string `json:"field"`     // of names and values
+	Parameter string `json:"parameter"` // that takes one of the names
+}
+
 // Settings are the values of a Type's fields, as the framework parsed them.
 type Settings map[string]any
 
@@ -233,10 +240,13 @@ type Type struct {
 	// and roles/:role, beside those that every target and role has. A field
 	// whose display attributes say Sensitive is never read back.
 	Config, Role map[string]*framework.FieldSchema
-	// Tagged are the names of those of Role whose values have keys and are filled in
-	// as a resource is: the provider gets them filled in, in the Settings, and checks
+	// Tagged are the names of those of Role whose values, or whose keys' values, are filled
+	// in as a resource is: the provider gets them filled in, in the Settings, and checks
 	// them in Compile.
 	Tagged []string
+	// Choice is a field of Role with names and values, of which each credential is for one.
+	// The zero value is none.
+	Choice Choice
 	// Open makes a provider from checked settings, without a network call.
 	// What the operator can mend is an *invalid.Error.
 	Open func(Settings, Facts) (Provider, error)

@@ -21,9 +21,11 @@ var reserved = []string{"ttl", "role", "task", "list", "help", "read_snapshot_id
 // Limits of a role's parameters.
 const (
 	maxParameters = 16
-	maxOneOf      = 100
 	maxExpression = 256
 )
+
+// MaxOneOf is how many values an enumeration has at most.
+const MaxOneOf = 100
 
 // Parameter is a value that the reader of a credential gives. It has a pattern
 // or an enumeration: one without either does not exist.
@@ -82,8 +84,8 @@ func parseParameter(name string, raw any) (Parameter, error) {
 	if (parameter.Pattern == "") == (len(parameter.OneOf) == 0) {
 		return Parameter{}, wrongParameter(name, "it has to have a pattern or an enumeration, and not both", shape)
 	}
-	if len(parameter.OneOf) > maxOneOf {
-		return Parameter{}, wrongParameter(name, fmt.Sprintf("more than %d values", maxOneOf), "use a pattern")
+	if len(parameter.OneOf) > MaxOneOf {
+		return Parameter{}, wrongParameter(name, fmt.Sprintf("more than %d values", MaxOneOf), "use a pattern")
 	}
 	for i, value := range parameter.OneOf {
 		if err := CheckValue(Reference(name), value); err != nil {

@@ -2,6 +2,7 @@ package scope
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -77,6 +78,45 @@ func (d Definition) Try(compile func(Scope) error) error {
 	}
 	if err := attempt(longer); errors.Is(err, ErrTooLarge) {
 		return err
+	}
+	return nil
+}
+
+// maxEvery is how many scopes Every goes through at most: each is looked at on the target.
+const maxEvery = 100
+
+// Every calls visit with each scope that the definition can become, in a fixed order. It
+// refuses a definition with a value that is not one of an enumeration, and one that can
+// become too many.
+func (d Definition) Every(visit func(Scope) error) error {
+	references := d.References()
+	all := []map[Reference]string{{}}
+	for _, reference := range references {
+		name, isParameter := reference.Parameter()
+		if !isParameter || len(d.parameters[name].OneOf) == 0 {
+			return wrongParameter(string(reference), "each value is looked at when the role is written, and nobody can list those of this one", `define a parameter with an enumeration: {"one_of": ["a", "b"]}`)
+		}
+		var longer []map[Reference]string
+		for _, values := range all {
+			for _, value := range d.parameters[name].OneOf {
+				longer = append(longer, changed(values, reference, value))
+			}
+		}
+		if all = longer; len(all) > maxEvery {
+			return wrongParameter(name, fmt.Sprintf("the role can become more than %d different ones, and each is looked at", maxEvery), "list fewer values, or write several roles")
+		}
+	}
+	for _, values := range all {
+		granted, err := d.fill(func(reference Reference) (string, error) { return values[reference], nil })
+		if err == nil {
+			err = visit(granted)
+		}
+		if err != nil && len(references) > 0 {
+			return because(string(references[0]), values[references[0]], err)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
@@ -46,6 +45,8 @@ const (
 	fieldKey        = "key"
 	fieldWholeTable = "whole_table"
 	fieldCommand    = "command"
+	fieldCommands   = "commands"
+	fieldSettings   = "settings"
 	fieldRunAs      = "run_as"
 	fieldRunOnce    = "run_once"
 	fieldSearchPath = "search_path"
@@ -58,15 +59,18 @@ const (
 	// maxCommand is the longest command, in bytes. It is kept in the role, in the
 	// policy and in the server's catalogue.
 	maxCommand = 64 << 10
+	// maxCommands is how long the commands of a role may be in all.
+	maxCommands = 256 << 10
 )
 
 // wanted is what a role asks for, checked as far as that goes without the server.
 type wanted struct {
 	action     action
 	on         resource
-	key        []string   // the columns that rows are chosen by; nil for none
-	companions []resource // the sequences that an INSERT draws from
-	run        *runSpec   // but for Settings, which are the server's; nil but for RUN
+	key        []string          // the columns that rows are chosen by; nil for none
+	companions []resource        // the sequences that an INSERT draws from
+	run        *runSpec          // but for Settings, which are the server's; nil but for RUN
+	commands   map[string]string // that the role has, by name; run is one of them
 	escalates  bool
 	limit      int // of connections
 	tolerated  []string
@@ -88,11 +92,11 @@ func want(granted scope.Scope, bounds provider.Bounds, database string) (wanted,
 	case bounds.SourceIP.IsValid():
 		return wanted{}, invalid.Hidden("bound_source_ip", "which address a login may come from is for pg_hba.conf to say", "leave it out")
 	}
-	if err := literalOnly("resource", granted.ResourceText()); err != nil {
-		return wanted{}, err
-	}
 	var err error
 	if asked.on, err = parseResource("resource", kind, granted.Resource()); err != nil {
+		return wanted{}, err
+	}
+	if err := checkFilled(kind, granted.ResourceText()); err != nil {
 		return wanted{}, err
 	}
 	if asked.action == deletes && asked.on.columns != nil {
@@ -156,6 +160,8 @@ var takes = map[string][]action{
 	fieldKey:        {inserts, updates, deletes},
 	fieldWholeTable: {updates, deletes},
 	fieldCommand:    {runs},
+	fieldCommands:   {runs},
+	fieldSettings:   {runs},
 	fieldRunAs:      {runs},
 	fieldRunOnce:    {runs},
 	fieldSearchPath: {runs},
@@ -163,29 +169,33 @@ var takes = map[string][]action{
 
 // set says whether a field says something.
 func set(options provider.Settings, field string) bool {
-	return options.Text(field) != "" || options.True(field) || len(options.List(field)) > 0
+	return options.Text(field) != "" || options.True(field) || len(options.List(field)) > 0 || options[field] != nil && len(options.Pairs(field)) > 0
 }
 
 // command reads what a predefined command needs.
 func (w *wanted) command(options provider.Settings, database string) error {
 	if w.on.database != database {
-		return invalid.Field("resource", w.on.String(), "not the target's database", "name "+plain(database)+", or a target that is another")
+		return invalid.Field("resource", plain(w.on.database), "not the target's database", "name "+plain(database)+", or a target that is another")
 	}
-	w.run = &runSpec{Command: options.Text(fieldCommand), Once: options.True(fieldRunOnce), Superuser: w.escalates}
+	w.run = &runSpec{Name: w.on.command, Once: options.True(fieldRunOnce), Superuser: w.escalates}
+	all, err := commandsIn(options)
+	if err != nil {
+		return err
+	}
+	w.commands = all
+	text, there := all[w.on.command]
 	switch {
-	case strings.TrimSpace(w.run.Command) == "":
-		return invalid.Hidden(fieldCommand, "missing: RUN is one predefined command", "give its text, as in command=@migrate.sql")
-	case len(w.run.Command) > maxCommand:
-		return invalid.Hidden(fieldCommand, fmt.Sprintf("longer than %d bytes", maxCommand), "shorten it")
-	case strings.ContainsRune(w.run.Command, 0) || !utf8.ValidString(w.run.Command):
-		return invalid.Hidden(fieldCommand, "it has a character that no statement has", "give its text in UTF-8")
+	case !there && len(options.Pairs(fieldCommands)) > 0:
+		return invalid.Field("command", w.on.command, "the role has no such command", "name "+invalid.OneOf(slices.Sorted(maps.Keys(all))))
+	case !there:
+		return invalid.Field("resource", w.on.String(), "more than the name of a database", "name "+plain(database))
 	case options.Text(fieldRunAs) == "":
 		return invalid.Hidden(fieldRunAs, "missing: the command runs as a role that is there already", "name the role that owns what the command works on")
 	}
-	if err := checkCommand(w.run.Command); err != nil {
+	w.run.Command = text
+	if err := checkCommand(commandField(w.on.command), text); err != nil {
 		return err
 	}
-	var err error
 	if w.run.RunAs, err = parseRole(fieldRunAs, options.Text(fieldRunAs)); err != nil {
 		return err
 	}
@@ -202,7 +212,8 @@ func (w *wanted) command(options provider.Settings, database string) error {
 		}
 		w.run.SearchPath = append(w.run.SearchPath, schema)
 	}
-	return nil
+	w.run.Custom, err = customSettings(options.Pairs(fieldSettings))
+	return err
 }
 
 // verb is the action as it stands in a sentence.

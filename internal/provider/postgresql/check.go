@@ -34,7 +34,7 @@ func (p *postgres) Check(policy provider.Policy, question provider.Question) (pr
 // judge says whether a holder of the document may do something.
 func (d document) judge(asked action, kind kind, on resource) (provider.Verdict, error) {
 	if kind == database {
-		if d.Action == runs && on.String() == d.Database {
+		if d.Action == runs && on.String() == d.Resource {
 			return d.allowed("the credential may run its command as "+plain(d.Run.RunAs)+", and nothing else", d.place(holderName).call()), nil
 		}
 		return d.denied("the credential has no command to run there"), nil

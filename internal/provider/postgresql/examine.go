@@ -61,7 +61,8 @@ func (p *postgres) Examine(ctx context.Context, granted scope.Scope, bounds prov
 	if err != nil {
 		return provider.Findings{}, said("looking for what everybody may do", err)
 	}
-	return provider.Findings{Facts: e.facts, Warnings: e.warnings}, refuseAmbient(found, asked.tolerated)
+	each := granted.ResourceText().Filled() != nil && asked.run == nil || granted.Tags()[fieldKey] != nil
+	return provider.Findings{Facts: e.facts, Warnings: e.warnings, Each: each}, refuseAmbient(found, asked.tolerated)
 }
 
 // examination looks at what a role is about.
@@ -229,7 +230,7 @@ func (e *examination) command(ctx context.Context) error {
 		return err
 	}
 	e.facts[factSettings] = string(text)
-	return e.tell(checkRun(ctx, e.conn, *e.asked.run))
+	return e.tell(checkRun(ctx, e.conn, *e.asked.run, e.asked.commands))
 }
 
 // mayGive refuses what the engine may not give, with the statements that let it.

@@ -61,7 +61,7 @@ func (d document) expected(holder string, bears mark) ([]string, error) {
 	}
 	if d.Run != nil {
 		for _, made := range d.Run.procedures(d.place(holder)) { // the schema's name is a keyword, and so quoted
-			list = append(list, string(executes)+" ON ROUTINE "+ident(ownProcedures)+"."+plain(made.name)+"()")
+			list = append(list, string(executes)+" ON ROUTINE "+ident(ownProcedures)+"."+plain(made.name)+"("+made.types+")")
 		}
 	}
 	slices.Sort(list)

@@ -210,7 +210,7 @@ func (d document) privileges() ([]privilege, error) {
 			return nil, errors.New("postgresql: the policy has no command")
 		}
 		for _, made := range d.Run.procedures(d.place(holderName)) {
-			held = append(held, privilege{name: string(executes), on: "PROCEDURE", object: ident(ownProcedures, made.name) + "()"})
+			held = append(held, privilege{name: string(executes), on: "PROCEDURE", object: made.signature(ownProcedures)})
 		}
 	default:
 		return nil, fmt.Errorf("postgresql: the policy's action %q is not known", d.Action)

@@ -56,6 +56,10 @@ var examples = map[string]asked{
 	"usage":          {action: "USAGE", resource: "ledger.numbers"},
 	"run": {action: "RUN", resource: "shop", options: provider.Settings{fieldCommand: "DELETE FROM ledger.entries WHERE id < 10;\n", fieldRunAs: "shop_owner", fieldRunOnce: true},
 		facts: provider.Facts{factSettings: `{"DateStyle":"ISO, MDY"}`}},
+	"run-rows": {action: "RUN", resource: "shop/0042_count.sql", options: provider.Settings{
+		fieldCommands: map[string]any{"0042_count.sql": "UPDATE ledger.entries SET note = ''; SELECT count(*) FROM ledger.entries;\n", "0043": "SELECT 2"},
+		fieldRunAs:    "shop_owner", fieldSettings: map[string]string{"app.who": "it's the engine"},
+	}, facts: provider.Facts{factSettings: `{"DateStyle":"ISO, MDY"}`}},
 }
 
 func TestPolicies(t *testing.T) {

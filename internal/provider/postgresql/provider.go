@@ -44,8 +44,18 @@ func Type() provider.Type {
 			fieldKey:        text("Key", `For UPDATE and DELETE: the columns that rows are chosen by, as in id,"Odd Name". The credential may read them, and no others. For INSERT: the columns that RETURNING and ON CONFLICT may name.`),
 			fieldWholeTable: flag("Whole table", "For UPDATE and DELETE without a key: every row is meant. The credential can't choose rows, since that would need a right to read."),
 			fieldCommand:    text("Command", "For RUN: the one predefined command, as SQL. It may have several statements."),
-			fieldRunAs:      text("Run as", "For RUN: the role that the command runs as, such as the owner of what it works on. It is there already."),
-			fieldRunOnce:    flag("Run once", "For RUN: each credential runs the command once at most."),
+			fieldCommands: {
+				Type:         framework.TypeMap,
+				Description:  `For RUN, in place of command: several commands by name, as a JSON object: {"0042_add_note.sql": "ALTER TABLE …"}. Who reads a credential names one: command=0042_add_note.sql. The credential is for that one.`,
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Commands"},
+			},
+			fieldSettings: {
+				Type:         framework.TypeKVPairs,
+				Description:  `For RUN: custom settings, and what they are while the command runs, as in app.user=migration. Triggers and policies may look at them, and each session can set them as it likes.`,
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Settings"},
+			},
+			fieldRunAs:   text("Run as", "For RUN: the role that the command runs as, such as the owner of what it works on. It is there already."),
+			fieldRunOnce: flag("Run once", "For RUN: each credential runs the command once at most."),
 			fieldSearchPath: {
 				Type:         framework.TypeStringSlice,
 				Description:  "For RUN: the schemas in which the command's names are looked up that name none. Nobody else may create in them. Default: none, so that every name but the server's own names its schema.",
@@ -54,6 +64,8 @@ func Type() provider.Type {
 			fieldLimit:               number("Connection limit", fmt.Sprintf("How many connections a credential may have at once. Default: %d.", defaultLimit)),
 			provider.TolerateAmbient: provider.TolerateAmbientField(`"EXECUTE on function public.f(integer)"`),
 		},
+		Tagged: []string{fieldKey},
+		Choice: provider.Choice{Field: fieldCommands, Parameter: fieldCommand},
 		Open: func(settings provider.Settings, facts provider.Facts) (provider.Provider, error) {
 			opened, err := open(settings, facts)
 			if err != nil {

@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -20,6 +21,7 @@ type resource struct {
 	columns      []string // in order, each once; nil for the whole relation
 	arguments    string   // of a routine: its argument types, as they were written
 	database     string   // what a command runs in
+	command      string   // the name of one of several
 }
 
 // kind is what kind of resource an action works on.
@@ -37,7 +39,7 @@ var form = map[kind]string{
 	relation: "<schema>.<table>, or <schema>.<table>(<column>,<column>)",
 	routine:  "<schema>.<name>(<argument types>)",
 	sequence: "<schema>.<sequence>",
-	database: "<database>",
+	database: "<database>, or <database>/<command>",
 }
 
 // parseResource reads a resource of a kind. The errors are *invalid.Error for field.
@@ -51,10 +53,11 @@ func parseResource(field string, kind kind, text string) (resource, error) {
 		return resource{}, wrong(err.Error())
 	}
 	if kind == database {
-		if scan.rest != "" {
+		command, named := strings.CutPrefix(scan.rest, "/")
+		if scan.rest != "" && (!named || !commandName.MatchString(command)) {
 			return resource{}, wrong("more than the name of a database")
 		}
-		return resource{database: first}, nil
+		return resource{database: first, command: command}, nil
 	}
 	if !scan.take('.') {
 		return resource{}, wrong("the schema is not named")
@@ -91,6 +94,9 @@ func ownSchema(name string) bool {
 
 // String is the resource in its canonical form: names quoted where they have to be.
 func (r resource) String() string {
+	if r.command != "" {
+		return plain(r.database) + "/" + r.command
+	}
 	if r.database != "" {
 		return plain(r.database)
 	}
@@ -117,7 +123,38 @@ func (r resource) relation() string { return resource{schema: r.schema, name: r.
 func literalOnly(field string, text scope.Text) error {
 	for _, filled := range text.Filled() {
 		return invalid.Field(field, text.String(), fmt.Sprintf("{{%s}} can't be filled in: what a table drags along, and what everybody may do beside it, is looked at when the role is written", filled.Reference),
-			"write one role for each resource")
+			"write one role for each resource, or fill in a parameter with an enumeration, where that is possible")
+	}
+	return nil
+}
+
+// filledName is what may be filled into a name: it means the same with quotes and without.
+var filledName = regexp.MustCompile(`\A[a-z0-9_]+\z`)
+
+// checkFilled holds what is filled into a resource to the name of a schema or of a relation,
+// and to one value. Each value that it can be is examined when the role is written. A
+// command's name is the last segment of its resource.
+func checkFilled(kind kind, text scope.Text) error {
+	switch kind {
+	case database:
+		return nil // parsed, and compared with the role's commands
+	case relation, sequence:
+	default:
+		return literalOnly("resource", text)
+	}
+	for i, filled := range text.Filled() {
+		value := text.String()[filled.Start:filled.End]
+		_, isParameter := filled.Reference.Parameter()
+		switch {
+		case !isParameter:
+			return literalOnly("resource", text)
+		case i > 0:
+			return invalid.Field("resource", text.String(), "more than one value is filled in", "write one name out, or write several roles")
+		case !filledName.MatchString(value):
+			return invalid.Field(string(filled.Reference), value, "not a part of a name as it is without quotes", `use small letters, digits and "_"`)
+		case strings.Contains(text.String()[:filled.Start], "("):
+			return invalid.Field("resource", text.String(), "a column can't be filled in", "write the columns out; key can be filled in")
+		}
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package postgresql
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -64,10 +66,10 @@ func (s *server) unpinned(ctx context.Context) (*pgx.Conn, error) {
 	})
 }
 
-// checkRun checks against the server what a command needs of it, and returns what its
-// role's author should know. conn is in no transaction. What the author can mend is an
-// *invalid.Error.
-func checkRun(ctx context.Context, conn querier, spec runSpec) ([]string, error) {
+// checkRun checks against the server what a role's commands need of it, and returns what
+// the role's author should know. spec is one of them. conn is in no transaction. What the
+// author can fix is an *invalid.Error.
+func checkRun(ctx context.Context, conn querier, spec runSpec, commands map[string]string) ([]string, error) {
 	warnings, err := checkRunAs(ctx, conn, spec)
 	if err != nil {
 		return nil, err
@@ -77,7 +79,48 @@ func checkRun(ctx context.Context, conn querier, spec runSpec) ([]string, error)
 			return nil, err
 		}
 	}
-	return warnings, checkSyntax(ctx, conn, spec.Command)
+	if err := checkCustom(ctx, conn, spec.Custom); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(commands)) {
+		one := spec
+		one.Name, one.Command = name, commands[name]
+		if err := checkSyntax(ctx, conn, commandField(name), one.Command); err != nil {
+			return nil, err
+		}
+		found, err := commandHints(ctx, conn, one)
+		if err != nil {
+			return nil, err
+		}
+		for _, warning := range found {
+			if name != "" {
+				warning = name + ": " + warning
+			}
+			warnings = append(warnings, warning)
+		}
+	}
+	return warnings, nil
+}
+
+// checkCustom has the server say whether it takes custom settings.
+func checkCustom(ctx context.Context, q querier, custom map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(custom)) {
+		var known bool
+		if err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_settings WHERE lower(name) = $1)", name).Scan(&known); err != nil {
+			return said("look at setting "+name, err)
+		}
+		if known {
+			return invalid.Field(fieldSettings, name, "a setting that the server knows: those that change what a text means are pinned already", "SET it in the command")
+		}
+		// It is set for this statement alone.
+		if _, err := q.Exec(ctx, "SELECT set_config($1, $2, true)", name, custom[name]); err != nil {
+			if !answered(err) || isState(err, passing...) {
+				return said("try setting "+name, err)
+			}
+			return invalid.Field(fieldSettings, name, "the server does not take it: "+serverMessage(err), "name a setting of your own, as in app.user")
+		}
+	}
+	return nil
 }
 
 func checkRunAs(ctx context.Context, q querier, spec runSpec) ([]string, error) {
@@ -132,7 +175,7 @@ func checkPath(ctx context.Context, q querier, schema, runAs string) error {
 // checkSyntax has the server parse a command, and run nothing of it. One message is
 // parsed as a whole; then its first statement fails, and the server leaves out the
 // rest.
-func checkSyntax(ctx context.Context, conn querier, command string) error {
+func checkSyntax(ctx context.Context, conn querier, field, command string) error {
 	_, err := conn.Exec(ctx, "SELECT 1/0; "+command, pgx.QueryExecModeSimpleProtocol)
 	switch {
 	case err == nil:
@@ -142,6 +185,6 @@ func checkSyntax(ctx context.Context, conn querier, command string) error {
 	case !answered(err), isState(err, passing...):
 		return said("parse a command", err) // nothing was said of it
 	default:
-		return invalid.Hidden(fieldCommand, "the server can't parse it: "+serverMessage(err), "give the command's SQL as it would be run")
+		return invalid.Hidden(field, "the server can't parse it: "+serverMessage(err), "give the command's SQL as it would be run")
 	}
 }

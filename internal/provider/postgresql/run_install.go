@@ -101,7 +101,7 @@ func (s runSpec) install(at runPlace, member bool) []string {
 		add("GRANT %s TO CURRENT_USER", runAs)
 	}
 	for _, p := range s.procedures(at) {
-		name := ident(at.Schema, p.name) + "()"
+		name := p.signature(at.Schema)
 		statements = append(statements, p.create(at.Schema))
 		add("REVOKE ALL ON PROCEDURE %s FROM PUBLIC", name)
 		add("GRANT EXECUTE ON PROCEDURE %s TO %s", name, holder)
@@ -121,7 +121,9 @@ func (s runSpec) install(at runPlace, member bool) []string {
 func dropRun(at runPlace) []string {
 	var statements []string
 	for _, suffix := range []string{"", textSuffix, onceSuffix} {
-		statements = append(statements, "DROP PROCEDURE IF EXISTS "+at.routine(suffix))
+		for _, types := range []string{"", rowsType} {
+			statements = append(statements, "DROP PROCEDURE IF EXISTS "+at.routine(suffix, types))
+		}
 	}
 	return statements
 }
@@ -152,17 +154,17 @@ func uninstallRun(ctx context.Context, q querier, at runPlace) error {
 //	$2  the holder
 //	$3  run_as
 //	$4  whether run_as may be a superuser
-//	$5…$10  of each procedure: name, SHA-256 of its text, owner or empty for the engine, whether it runs as its owner, settings, search_path
+//	$5…$11  of each procedure: name, SHA-256 of its text, owner or empty for the engine, whether it runs as its owner, settings, search_path, arguments
 const installedSQL = `
 WITH wanted AS (
-  SELECT * FROM unnest($5::text[], $6::text[], $7::text[], $8::boolean[], $9::text[], $10::text[]) w (name, hash, owner, definer, settings, path)
+  SELECT * FROM unnest($5::text[], $6::text[], $7::text[], $8::boolean[], $9::text[], $10::text[], $11::text[]) w (name, hash, owner, definer, settings, path, arguments)
 ), space AS (
   SELECT n.oid, n.nspowner, coalesce(n.nspacl, acldefault('n', n.nspowner)) AS acl FROM pg_namespace n WHERE n.nspname = $1::text
 )
 SELECT format('procedure %I %s', w.name, d.what) AS differs
 FROM wanted w
 LEFT JOIN (pg_proc p JOIN space n ON n.oid = p.pronamespace JOIN pg_roles o ON o.oid = p.proowner JOIN pg_language l ON l.oid = p.prolang)
-       ON p.proname = w.name::name AND p.pronargs = 0,
+       ON p.proname = w.name::name AND pg_get_function_arguments(p.oid) = w.arguments,
 LATERAL (SELECT CASE
   WHEN p.oid IS NULL THEN 'is missing'
   WHEN p.prokind <> 'p' OR l.lanname <> 'plpgsql' OR p.probin IS NOT NULL OR p.prosqlbody IS NOT NULL OR p.protrftypes IS NOT NULL
@@ -189,13 +191,14 @@ UNION ALL
 SELECT format('%I is a superuser', r.rolname) FROM pg_roles r WHERE r.rolname = $3::text AND r.rolsuper AND NOT $4::boolean`
 
 func (s runSpec) installed(at runPlace) (query string, arguments []any) {
-	var names, hashes, owners, settings, paths []string
+	var names, hashes, owners, settings, paths, signatures []string
 	var definers []bool
 	for _, p := range s.procedures(at) {
 		names, hashes, owners = append(names, p.name), append(hashes, p.bodyHash()), append(owners, p.owner)
 		definers, settings, paths = append(definers, p.definer), append(settings, p.config()), append(paths, strings.Join(p.path, "\n"))
+		signatures = append(signatures, p.arguments)
 	}
-	return installedSQL, []any{at.Schema, at.Holder, s.RunAs, s.Superuser, names, hashes, owners, definers, settings, paths}
+	return installedSQL, []any{at.Schema, at.Holder, s.RunAs, s.Superuser, names, hashes, owners, definers, settings, paths, signatures}
 }
 
 // runMatches says in what that which is installed differs from the policy; nil where

@@ -26,10 +26,14 @@ func TestRunLines(t *testing.T) {
 		}
 		return 0
 	}
-	caller := exampleRun.wrapperBody(examplePlace)
-	for suffix, body := range map[string]string{textSuffix: exampleRun.textBody(examplePlace), onceSuffix: onceBody(examplePlace)} {
-		if called, looks := line(caller, "CALL "+examplePlace.routine(suffix)), line(body, "GET DIAGNOSTICS"); called == 0 || called != looks {
-			t.Errorf("%s is called on line %d, and looks on line %d", suffix, called, looks)
+	query := exampleRun
+	query.Command = "UPDATE app.t SET a = 1; SELECT a FROM app.t"
+	for _, spec := range []runSpec{exampleRun, query} {
+		caller := spec.wrapperBody(examplePlace)
+		for suffix, body := range map[string]string{textSuffix: spec.textBody(examplePlace), onceSuffix: spec.onceBody(examplePlace)} {
+			if called, looks := line(caller, "CALL "+ident(examplePlace.Schema, examplePlace.Name+suffix)+"("), line(body, "GET DIAGNOSTICS"); called == 0 || called != looks {
+				t.Errorf("%s is called on line %d, and looks on line %d", suffix, called, looks)
+			}
 		}
 	}
 }
@@ -77,7 +81,7 @@ func TestRunInstall(t *testing.T) {
 	}
 	for _, member := range []bool{false, true} {
 		statements := exampleRun.install(examplePlace, member)
-		text := examplePlace.routine(textSuffix)
+		text := examplePlace.routine(textSuffix, "")
 		order := []string{"CREATE PROCEDURE " + text, "REVOKE ALL ON PROCEDURE " + text + " FROM PUBLIC", "GRANT CREATE ON SCHEMA", "ALTER PROCEDURE " + text + ` OWNER TO "app owner"`, "REVOKE CREATE ON SCHEMA"}
 		if !member {
 			order = append(append([]string{`GRANT "app owner" TO CURRENT_USER`}, order...), `REVOKE "app owner" FROM CURRENT_USER`)
@@ -107,7 +111,7 @@ func TestRunInstall(t *testing.T) {
 // Whatever the command is, the body that runs it is one literal, and the command is
 // one in that.
 func FuzzRunText(f *testing.F) {
-	for _, seed := range []string{"SELECT 1", "$command$ $command1$", "'; DROP TABLE t; --", "\\'; x", "$command", "E'\\'"} {
+	for _, seed := range []string{"SELECT 1", "$command$ $command1$", "'; DROP TABLE t; --", "SELECT 1; SELECT $command$a$command$ -- b", "\\'; x", "$command", "E'\\'"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, command string) {
@@ -131,9 +135,21 @@ func FuzzRunText(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			at := slices.IndexFunc(inside, func(next token) bool { return next.is("execute") })
-			if at < 0 || inside[at+1].kind != tokenString || inside[at+1].text != command || !inside[at+2].is(";") {
-				t.Fatalf("the command has become %+v", inside[at+1])
+			before, last := lastQuery(command)
+			want := []string{command}
+			if last != "" {
+				if want = []string{last}; before != "" {
+					want = []string{before, last}
+				}
+			}
+			var run []string
+			for i, next := range inside {
+				if next.is("execute") && inside[i+1].kind == tokenString {
+					run = append(run, inside[i+1].text)
+				}
+			}
+			if !slices.Equal(run, want) {
+				t.Fatalf("the command has become %q, want %q", run, want)
 			}
 		}
 	})

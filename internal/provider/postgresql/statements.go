@@ -47,19 +47,22 @@ type statement []token
 
 // checkCommand checks what a command's text shows of whether it can run inside a
 // procedure, and mean the same whoever calls that. The server is asked by checkRun
-// besides. The errors are *invalid.Error.
-func checkCommand(text string) error {
+// besides. field is where the text was given. The errors are *invalid.Error.
+func checkCommand(field, text string) error {
 	tokens, err := lex(text)
 	if err != nil {
-		return invalid.Hidden("command", err.Error(), "give the command's SQL as it would be run")
+		return invalid.Hidden(field, err.Error(), "give the command's SQL as it would be run")
 	}
 	statements := split(tokens)
 	if len(statements) == 0 {
-		return invalid.Hidden("command", "has no statement", "give the SQL that the role's credentials may run")
+		return invalid.Hidden(field, "has no statement", "give the SQL that the role's credentials may run")
+	}
+	if err := checkHalves(field, text, tokens); err != nil {
+		return err
 	}
 	for number, statement := range statements {
 		if why, instead := statement.refused(); why != "" {
-			return invalid.Hidden("command", fmt.Sprintf("statement %d, %q, can't be part of it: %s", number+1, invalid.Clip(statement.source(text)), why), instead)
+			return invalid.Hidden(field, fmt.Sprintf("statement %d, %q, can't be part of it: %s", number+1, invalid.Clip(statement.source(text)), why), instead)
 		}
 	}
 	return nil
@@ -124,6 +127,9 @@ func (s statement) refused() (why, instead string) {
 		case next.is("set_config") && i+2 < len(s) && s[i+1].is("(") && slices.Contains(fixedSettings, strings.ToLower(s[i+2].text)):
 			return "this sets " + strings.ToLower(s[i+2].text) + ", which the role fixes", "name it in the role"
 		}
+	}
+	if word := s.block().commits(); word != "" {
+		return word + " in a DO block ends the transaction, and the whole command is one, which the engine's procedure commits", "leave it out, or make several commands of it"
 	}
 	if s.selectsInto() {
 		return "EXECUTE takes no SELECT INTO", "write CREATE TABLE … AS SELECT"

@@ -43,7 +43,7 @@ func TestStatementsRun(t *testing.T) {
 		"VALUES (1.5e-3, .5, 0x1f, U&'d\\0061t', U&\"d\\0061t\", x'ff', n'a')",
 		"SELECT 1 WHERE 1-- one\n=1",
 	} {
-		if err := checkCommand(text); err != nil {
+		if err := checkCommand("command", text); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -120,7 +120,7 @@ func TestStatementsRefused(t *testing.T) {
 		"CREATE FUNCTION f() RETURNS integer LANGUAGE sql BEGIN ATOMIC SELECT 1; END; VACUUM": "statement 2",
 		"SELECT a$$; VACUUM; SELECT a$$": "statement 2",
 	} {
-		err := checkCommand(text)
+		err := checkCommand("command", text)
 		var refused *invalid.Error
 		if !errors.As(err, &refused) {
 			t.Errorf("%s: %v", text, err)
@@ -176,11 +176,13 @@ func FuzzLex(f *testing.F) {
 			t.Fatalf("%d tokens have become %d", len(tokens), count)
 		}
 		// What is put into quotes is one token, whatever it is.
-		if quote := dollarQuote(text); true {
-			quoted, err := lex(quote + text + quote)
-			if err != nil || len(quoted) != 1 || quoted[0].text != text {
-				t.Fatalf("%q in %s: %v, %v", text, quote, quoted, err)
-			}
+		quoted, err := lex(dollarQuoted(text))
+		if err != nil || len(quoted) != 1 || quoted[0].text != text {
+			t.Fatalf("%q: %v, %v", text, quoted, err)
+		}
+		// A last query is a part of the command.
+		if before, last := lastQuery(text); last != "" && (!strings.HasPrefix(text, before) || !strings.HasPrefix(text[len(before):], last) && before != "" || !strings.Contains(text, last)) {
+			t.Fatalf("%q has become %q and %q", text, before, last)
 		}
 	})
 }
