@@ -214,6 +214,11 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 		}
 		defer release()
 	}
+	for _, policy := range valid.policies {
+		if err := b.grants.InstallAgain(ctx, req.Storage, b.orderOn(changed.Target, opened), policy); err != nil {
+			return refuse(err)
+		}
+	}
 	err = writeEntry(ctx, req.Storage, rolePrefix+name, valid.role)
 	b.roleChanged(name) // on an error too: storage may have taken the write
 	if err != nil {

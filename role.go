@@ -162,6 +162,9 @@ type validated struct {
 	// policy is what the target makes of the role; empty where that depends on who
 	// reads a credential.
 	policy provider.Policy
+	// policies are what it makes of each value that the role's parameters can have; nil
+	// where nobody can list those.
+	policies []provider.Policy
 }
 
 // validate checks the role against its target: everything that could be wrong
@@ -199,7 +202,17 @@ func (r role) validate(ctx context.Context, opened openTarget, now time.Time, sy
 		return nil
 	})
 	valid.warnings = slices.Concat(definition.Advice(), valid.warnings, advice.Definition, advice.Mint)
-	return valid, err
+	if err != nil || valid.policy != "" {
+		return valid, err
+	}
+	if err := definition.Every(func(granted scope.Scope) error {
+		policy, err := opened.provider.Compile(granted, within(widest, granted))
+		valid.policies = append(valid.policies, policy)
+		return err
+	}); err != nil {
+		valid.policies = nil // a pattern, or the reader's own identity
+	}
+	return valid, nil
 }
 
 // examine has the target looked at, with an example filled in where the role has

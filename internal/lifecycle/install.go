@@ -68,6 +68,12 @@ func (i *installations) made(key string) bool {
 	return i.byKey[key] != nil && i.byKey[key].made
 }
 
+func (i *installations) knows(key string) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.byKey[key] != nil
+}
+
 // reserve keeps an installation from being removed until release is called. One that
 // is being removed already is installed again after that.
 func (i *installations) reserve(key string) (release func()) {
@@ -141,6 +147,16 @@ func (m *Manager) Install(ctx context.Context, storage logical.Storage, order Or
 		return nil, err
 	}
 	return release, nil
+}
+
+// InstallAgain puts right what an order's policy needs, where it was installed before. What
+// was not is left to the first mint.
+func (m *Manager) InstallAgain(ctx context.Context, storage logical.Storage, order Order, policy provider.Policy) error {
+	needed, err := m.need(ctx, storage, order, policy)
+	if err != nil || needed.Key == "" || !m.installed.knows(needed.Key) {
+		return err
+	}
+	return m.install(ctx, storage, needed, true)
 }
 
 // install installs what is needed, which is written down before and after. What was

@@ -42,3 +42,8 @@ func eventually(t testing.TB, what string, longest time.Duration, holds func() b
 		}
 	}
 }
+
+// noticesInto keeps what the server tells a session beside its answers.
+func noticesInto(told *[]string) func(*pgconn.PgConn, *pgconn.Notice) {
+	return func(_ *pgconn.PgConn, notice *pgconn.Notice) { *told = append(*told, notice.Message) }
+}

@@ -1,0 +1,2 @@
+--? refused: extension
+CREATE EXTENSION IF NOT EXISTS pg_stat_statements;

@@ -1,0 +1,2 @@
+--? verify: SELECT true
+CREATE EXTENSION IF NOT EXISTS plpgsql;

@@ -1,0 +1,2 @@
+--? verify: SELECT count(*) = 1 FROM ledger.totals
+REFRESH MATERIALIZED VIEW ledger.totals;

@@ -1,0 +1,2 @@
+--? refused: needs CREATE on the database
+CREATE SCHEMA reporting;

@@ -1,0 +1,2 @@
+--? refused: GRANT TEMPORARY ON DATABASE
+CREATE TEMPORARY TABLE stage AS SELECT * FROM ledger.accounts;

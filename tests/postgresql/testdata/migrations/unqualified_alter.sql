@@ -1,0 +1,2 @@
+--? refused: that is in ledger, where the command does not look
+ALTER TABLE accounts ADD COLUMN mail text;

@@ -1,0 +1,2 @@
+--? refused: that is in ledger, where the command does not look
+DROP TABLE IF EXISTS accounts;
