@@ -35,7 +35,8 @@ func readMigrations(t *testing.T) []migration {
 		for strings.HasPrefix(one.text, "--? ") {
 			line, rest, _ := strings.Cut(one.text, "\n")
 			key, value, _ := strings.Cut(strings.TrimPrefix(line, "--? "), ": ")
-			if !slices.Contains([]string{"refused", "warns", "fails", "verify", "rows", "search_path", "setup", "teardown"}, key) || one.header[key] != "" {
+			if !slices.Contains([]string{"refused", "warns", "fails", "verify", "rows", "search_path", "setup",
+				"teardown"}, key) || one.header[key] != "" {
 				t.Fatalf("%s: %s", one.name, line)
 			}
 			one.header[key], one.text = value, rest
@@ -61,7 +62,8 @@ func TestMigrations(t *testing.T) {
 			counts[m.migrate(s, one)]++
 			s.exec(one.header["teardown"])
 		}
-		figures.Log(t, "%d migrations: %d work, %d of them with a warning, %d are refused when the role is written, %d are warned of and fail when they are run",
+		figures.Log(t,
+			"%d migrations: %d work, %d of them with a warning, %d are refused when the role is written, %d are warned of and fail when they are run",
 			counts["works"]+counts["warned"]+counts["refused"]+counts["fails"], counts["works"]+counts["warned"], counts["warned"], counts["refused"], counts["fails"])
 	})
 }
@@ -70,7 +72,8 @@ func TestMigrations(t *testing.T) {
 func (m *mount) migrate(s *shop, one migration) string {
 	t := m.t
 	t.Helper()
-	fields := map[string]any{"action": "RUN", "resource": s.name, "command": one.text, "run_as": owner, "run_once": true}
+	fields := map[string]any{"action": "RUN", "resource": s.name, "command": one.text, "run_as": owner,
+		"run_once": true}
 	if path := one.header["search_path"]; path != "" {
 		fields["search_path"] = path
 	}
@@ -91,7 +94,8 @@ func (m *mount) migrate(s *shop, one migration) string {
 	if answer != nil {
 		warnings = strings.Join(answer.Warnings, "\n")
 	}
-	if want := one.header["warns"]; !strings.Contains(warnings, want) || want == "" && warnings != "" && one.header["rows"] == "" {
+	if want := one.header["warns"]; !strings.Contains(warnings,
+		want) || want == "" && warnings != "" && one.header["rows"] == "" {
 		t.Errorf("%s: the warnings are %q", one.name, warnings)
 	}
 	minted := m.mint("migrate/" + strings.NewReplacer("__", "_", ".sql", "").Replace(one.name))

@@ -26,12 +26,16 @@ func TestCommandsByName(t *testing.T) {
 		m := newMount(t)
 		m.configure(s, servers.PostgreSQL.Engine)
 		role := map[string]any{"action": "RUN", "resource": s.name, "commands": directory, "run_as": owner}
-		says(t, strings.Join(m.role("migrate", role), "\n"), "0002_count.sql: the rows of its last statement go to the caller")
-		first, second := m.mint("migrate/CHG-1", "command=0001_run.sql"), m.mint("migrate/CHG-1", "command=0003_events.sql")
+		says(t, strings.Join(m.role("migrate", role), "\n"),
+			"0002_count.sql: the rows of its last statement go to the caller")
+		first, second := m.mint("migrate/CHG-1", "command=0001_run.sql"), m.mint("migrate/CHG-1",
+			"command=0003_events.sql")
 		for of, other := range map[*credential]*credential{&first: &second, &second: &first} {
 			session := s.connect(of.login)
 			for _, suffix := range []string{"", "_text"} {
-				_, err := session.Exec(t.Context(), "CALL "+quotedSuffix(strings.TrimSuffix(strings.TrimPrefix(other.command, "CALL "), "()"), suffix)+"()")
+				_, err := session.Exec(t.Context(),
+					"CALL "+quotedSuffix(strings.TrimSuffix(strings.TrimPrefix(other.command, "CALL "), "()"),
+						suffix)+"()")
 				denied(t, "another command", err)
 			}
 			if s.ran() || s.text("SELECT count(*) FROM ledger.events WHERE what = 'run'") != "0" {
@@ -43,11 +47,14 @@ func TestCommandsByName(t *testing.T) {
 		}
 		m.namedEverywhere(s, first)
 		// A role with another text leaves a credential what it was minted for.
-		m.patch("roles/migrate", map[string]any{"commands": map[string]any{"0001_run.sql": "UPDATE ledger.events SET what = 'run'", "0002_count.sql": nil, "0004.sql": "SELECT 4"}})
+		m.patch("roles/migrate",
+			map[string]any{"commands": map[string]any{"0001_run.sql": "UPDATE ledger.events SET what = 'run'",
+				"0002_count.sql": nil, "0004.sql": "SELECT 4"}})
 		if _, err := s.connect(first.login).Exec(t.Context(), first.command); err != nil || !s.ran() {
 			t.Errorf("after the role was written, its command does not run: %v", err)
 		}
-		for name, works := range map[string]bool{"0001_run.sql": true, "0002_count.sql": false, "0003_events.sql": true, "0004.sql": true} {
+		for name, works := range map[string]bool{"0001_run.sql": true, "0002_count.sql": false, "0003_events.sql": true,
+			"0004.sql": true} {
 			minted, err := m.tryMint("migrate/CHG-2", "command="+name)
 			if (err == nil) != works {
 				t.Errorf("%s: %v", name, err)
@@ -85,11 +92,15 @@ func (m *mount) namedEverywhere(s *shop, of credential) {
 		return answer
 	}
 	preview := read("preview/migrate/CHG-1", map[string][]string{"command": {"0001_run.sql"}})
-	if preview.Data["policy"] != of.Data["policy"] || !strings.Contains(fmt.Sprint(preview.Data["policy"]), `"name": "0001_run.sql"`) {
+	if preview.Data["policy"] != of.Data["policy"] || !strings.Contains(fmt.Sprint(preview.Data["policy"]),
+		`"name": "0001_run.sql"`) {
 		t.Errorf("the preview is %v, and minted was %v", preview.Data["policy"], of.Data["policy"])
 	}
-	for resource, allowed := range map[string]bool{want: true, s.name: false, s.name + "/0003_events.sql": false, "other/0001_run.sql": false} {
-		answer := read("check/migrate", map[string][]string{"action": {"RUN"}, "resource": {resource}, "parameters": {`{"command": "0001_run.sql"}`}})
+	for resource, allowed := range map[string]bool{want: true, s.name: false, s.name + "/0003_events.sql": false,
+		"other/0001_run.sql": false} {
+		answer := read("check/migrate",
+			map[string][]string{"action": {"RUN"}, "resource": {resource},
+				"parameters": {`{"command": "0001_run.sql"}`}})
 		if answer.Data["allowed"] != allowed {
 			t.Errorf("%s: %v", resource, answer.Data)
 		}
@@ -103,7 +114,9 @@ func TestCommandsThatAreRefused(t *testing.T) {
 	m.configure(s, servers.PostgreSQL.Engine)
 	role := map[string]any{"action": "RUN", "resource": s.name, "commands": directory, "run_as": owner}
 	m.role("migrate", role)
-	for _, parameters := range [][]string{nil, {"command=0004.sql"}, {"command="}, {"command=../0001_run.sql"}, {"command=0001_run.sql/"}, {"command=0001_run.sql", "command=0003_events.sql"}, {"commands=0001_run.sql"}, {"command=0001_RUN.sql"}, {"command=SELECT 1"}} {
+	for _, parameters := range [][]string{nil, {"command=0004.sql"}, {"command="}, {"command=../0001_run.sql"},
+		{"command=0001_run.sql/"}, {"command=0001_run.sql",
+			"command=0003_events.sql"}, {"commands=0001_run.sql"}, {"command=0001_RUN.sql"}, {"command=SELECT 1"}} {
 		minted, err := m.tryMint("migrate/CHG-1", parameters...)
 		if err == nil {
 			t.Errorf("%q has minted a credential on %v", parameters, minted.Data["resource"])
@@ -119,25 +132,30 @@ func TestCommandsThatAreRefused(t *testing.T) {
 		commands any
 		part     string
 	}{
-		"a command that can't run":    {with(directory, "0004.sql", "VACUUM"), `commands[\"0004.sql\"]`},
-		"one that the server reads":   {with(directory, "0004.sql", "SELEC 1"), `commands[\"0004.sql\"]`},
-		"one of two halves":           {with(directory, "0004.sql", "SELECT 1;\n-- migrate:down\nSELECT 2"), "both halves"},
-		"one that is not found":       {with(directory, "0004.sql", "DROP TABLE accounts"), "search_path"},
-		"a name with a folder":        {with(directory, "a/b.sql", "SELECT 1"), "a name that a command can have"},
-		"a name that goes up":         {with(directory, "a..b", "SELECT 1"), "a name that a command can have"},
-		"one without a text":          {with(directory, "0004.sql", " "), "has no text"},
-		"a number":                    {with(directory, "0004.sql", 4), "not every command is a text"},
-		"more than there can be":      {many, "a role can have 100"},
-		"more text than there can be": {map[string]any{"a": strings.Repeat(" ", 60<<10) + "SELECT 1", "b": strings.Repeat(" ", 60<<10) + "SELECT 1", "c": strings.Repeat(" ", 60<<10) + "SELECT 1", "d": strings.Repeat(" ", 60<<10) + "SELECT 1", "e": strings.Repeat(" ", 60<<10) + "SELECT 1"}, "bytes in all"},
+		"a command that can't run":  {with(directory, "0004.sql", "VACUUM"), `commands[\"0004.sql\"]`},
+		"one that the server reads": {with(directory, "0004.sql", "SELEC 1"), `commands[\"0004.sql\"]`},
+		"one of two halves": {with(directory, "0004.sql", "SELECT 1;\n-- migrate:down\nSELECT 2"),
+			"both halves"},
+		"one that is not found":  {with(directory, "0004.sql", "DROP TABLE accounts"), "search_path"},
+		"a name with a folder":   {with(directory, "a/b.sql", "SELECT 1"), "a name that a command can have"},
+		"a name that goes up":    {with(directory, "a..b", "SELECT 1"), "a name that a command can have"},
+		"one without a text":     {with(directory, "0004.sql", " "), "has no text"},
+		"a number":               {with(directory, "0004.sql", 4), "not every command is a text"},
+		"more than there can be": {many, "a role can have 100"},
+		"more text than there can be": {map[string]any{"a": strings.Repeat(" ", 60<<10) + "SELECT 1",
+			"b": strings.Repeat(" ", 60<<10) + "SELECT 1", "c": strings.Repeat(" ",
+				60<<10) + "SELECT 1", "d": strings.Repeat(" ", 60<<10) + "SELECT 1", "e": strings.Repeat(" ", 60<<10) + "SELECT 1"}, "bytes in all"},
 	} {
 		_, err := m.tryRole("migrate", with(role, "commands", one.commands))
-		if text := refusal(t, err); !strings.Contains(text, one.part) && !strings.Contains(text, strings.ReplaceAll(one.part, `\"`, `"`)) {
+		if text := refusal(t, err); !strings.Contains(text, one.part) && !strings.Contains(text,
+			strings.ReplaceAll(one.part, `\"`, `"`)) {
 			t.Errorf("%s: %s", name, text)
 		}
 	}
 	_, err := m.tryRole("migrate", with(role, "parameters", map[string]any{"command": "[a-z]+"}))
 	says(t, refusal(t, err), "the name stands for one of commands")
-	_, err = m.tryRole("other", map[string]any{"action": "RUN", "resource": s.name + "/0001_run.sql", "command": month, "run_as": owner})
+	_, err = m.tryRole("other",
+		map[string]any{"action": "RUN", "resource": s.name + "/0001_run.sql", "command": month, "run_as": owner})
 	says(t, refusal(t, err), "more than the name of a database")
 	_, err = m.tryRole("other", map[string]any{"action": "SELECT", "resource": "ledger.entries", "commands": directory})
 	says(t, refusal(t, err), "SELECT does not take it")
@@ -151,17 +169,21 @@ func TestADirectoryOfMigrations(t *testing.T) {
 	const files = 50
 	commands := map[string]string{}
 	for i := range files {
-		commands[fmt.Sprintf("%04d_add_t%d.sql", i, i)] = fmt.Sprintf("CREATE TABLE ledger.t%d (id int PRIMARY KEY); INSERT INTO ledger.t%[1]d VALUES (%[1]d)", i)
+		commands[fmt.Sprintf("%04d_add_t%d.sql", i,
+			i)] = fmt.Sprintf("CREATE TABLE ledger.t%d (id int PRIMARY KEY); INSERT INTO ledger.t%[1]d VALUES (%[1]d)", i)
 	}
 	text, err := json.Marshal(commands)
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.role("migrate", map[string]any{"action": "RUN", "resource": s.name, "commands": string(text), "run_as": owner, "run_once": true})
+	m.role("migrate",
+		map[string]any{"action": "RUN", "resource": s.name, "commands": string(text), "run_as": owner,
+			"run_once": true})
 	for _, i := range []int{0, 7, 49} {
 		minted := m.mint("migrate/CHG-1", fmt.Sprintf("command=%04d_add_t%d.sql", i, i))
 		session := s.connect(minted.login)
-		if _, err := session.Exec(t.Context(), minted.command); err != nil || s.text(fmt.Sprintf("SELECT id FROM ledger.t%d", i)) != fmt.Sprint(i) {
+		if _, err := session.Exec(t.Context(),
+			minted.command); err != nil || s.text(fmt.Sprintf("SELECT id FROM ledger.t%d", i)) != fmt.Sprint(i) {
 			t.Errorf("%d: %v", i, err)
 		}
 		if _, err := session.Exec(t.Context(), minted.command); err == nil {
@@ -182,7 +204,8 @@ func TestApprovalOfACommand(t *testing.T) {
 	m.role("migrate", role)
 	ask := func(command string) string {
 		t.Helper()
-		answer, err := alice.Logical().WriteWithContext(t.Context(), m.path+"/requests", map[string]any{"role": "migrate", "task": "CHG-1", "command": command, "reason": "CHG-1: migrate"})
+		answer, err := alice.Logical().WriteWithContext(t.Context(), m.path+"/requests",
+			map[string]any{"role": "migrate", "task": "CHG-1", "command": command, "reason": "CHG-1: migrate"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -197,7 +220,8 @@ func TestApprovalOfACommand(t *testing.T) {
 		return id
 	}
 	read := func(command string) error {
-		_, err := alice.Logical().ReadWithDataWithContext(t.Context(), m.path+"/creds/migrate/CHG-1", map[string][]string{"command": {command}})
+		_, err := alice.Logical().ReadWithDataWithContext(t.Context(), m.path+"/creds/migrate/CHG-1",
+			map[string][]string{"command": {command}})
 		return err
 	}
 	ask("0001_run.sql")
@@ -225,19 +249,23 @@ func (m *mount) person(name string) *api.Client {
 	if methods, err := m.Sys().ListAuthWithContext(t.Context()); err != nil {
 		t.Fatal(err)
 	} else if methods[method+"/"] == nil {
-		if err := m.Sys().EnableAuthWithOptionsWithContext(t.Context(), method, &api.EnableAuthOptions{Type: "userpass"}); err != nil {
+		if err := m.Sys().EnableAuthWithOptionsWithContext(t.Context(), method,
+			&api.EnableAuthOptions{Type: "userpass"}); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = servers.Vault.Client.Sys().DisableAuth(method) }) // with the lab, else
-		policy := fmt.Sprintf("path \"%[1]s/requests*\" { capabilities = [\"create\", \"read\", \"update\", \"list\"] }\npath \"%[1]s/creds/*\" { capabilities = [\"read\", \"update\"] }", m.path)
+		policy := fmt.Sprintf("path \"%[1]s/requests*\" { capabilities = [\"create\", \"read\", \"update\", \"list\"] }\npath \"%[1]s/creds/*\" { capabilities = [\"read\", \"update\"] }",
+			m.path)
 		if err := m.Sys().PutPolicyWithContext(t.Context(), method, policy); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := m.Logical().WriteWithContext(t.Context(), "auth/"+method+"/users/"+name, map[string]any{"password": "hunter2", "token_policies": method}); err != nil {
+	if _, err := m.Logical().WriteWithContext(t.Context(), "auth/"+method+"/users/"+name,
+		map[string]any{"password": "hunter2", "token_policies": method}); err != nil {
 		t.Fatal(err)
 	}
-	token, err := m.Logical().WriteWithContext(t.Context(), "auth/"+method+"/login/"+name, map[string]any{"password": "hunter2"})
+	token, err := m.Logical().WriteWithContext(t.Context(), "auth/"+method+"/login/"+name,
+		map[string]any{"password": "hunter2"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,8 @@ func TestRunWithTemporaryObjects(t *testing.T) {
 		s := newShop(t)
 		m := newMount(t)
 		m.configure(s, servers.PostgreSQL.Engine)
-		run := map[string]any{"action": "RUN", "resource": s.name, "command": staging, "run_as": owner, "tolerate_ambient": "TEMPORARY on database " + s.name}
+		run := map[string]any{"action": "RUN", "resource": s.name, "command": staging, "run_as": owner,
+			"tolerate_ambient": "TEMPORARY on database " + s.name}
 		_, err := m.tryRole("stage", run)
 		says(t, refusal(t, err), "GRANT TEMPORARY ON DATABASE "+s.name+" TO shop_owner")
 		s.exec("GRANT TEMPORARY ON DATABASE " + s.name + " TO shop_owner, PUBLIC")
@@ -54,7 +55,8 @@ func TestRunWithTemporaryObjects(t *testing.T) {
 				t.Errorf("the command runs after %s: %v", trap, err)
 			}
 			var loot string
-			if err := session.QueryRow(t.Context(), "SELECT coalesce(current_setting('trap.loot', true), '')").Scan(&loot); err != nil || loot != "" {
+			if err := session.QueryRow(t.Context(),
+				"SELECT coalesce(current_setting('trap.loot', true), '')").Scan(&loot); err != nil || loot != "" {
 				t.Errorf("after %s the caller has %q: %v", trap, loot, err)
 			}
 			_ = session.Close(t.Context())
@@ -84,7 +86,9 @@ func TestRunSeed(t *testing.T) {
 		s := newShop(t)
 		m := newMount(t)
 		m.configure(s, servers.PostgreSQL.Engine)
-		m.role("draw", map[string]any{"action": "RUN", "resource": s.name, "run_as": owner, "command": "SELECT random() AS first, random() AS second"})
+		m.role("draw",
+			map[string]any{"action": "RUN", "resource": s.name, "run_as": owner,
+				"command": "SELECT random() AS first, random() AS second"})
 		minted := m.mint("draw/JIRA-1")
 		drawn := map[float64]bool{}
 		const times = 5
@@ -94,7 +98,8 @@ func TestRunSeed(t *testing.T) {
 				t.Fatal(err)
 			}
 			var chosen [3]float64
-			if err := session.QueryRow(t.Context(), "SELECT random(), random(), random() FROM setseed(0.25)").Scan(&chosen[0], &chosen[1], &chosen[2]); err != nil {
+			if err := session.QueryRow(t.Context(),
+				"SELECT random(), random(), random() FROM setseed(0.25)").Scan(&chosen[0], &chosen[1], &chosen[2]); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := session.Exec(t.Context(), "SELECT setseed(0.25)"); err != nil {
@@ -149,14 +154,17 @@ func TestRunCustomSettings(t *testing.T) {
 		m := newMount(t)
 		m.configure(s, servers.PostgreSQL.Engine)
 		s.exec(trusting)
-		run := map[string]any{"action": "RUN", "resource": s.name, "run_as": owner, "command": "INSERT INTO ledger.journal (what) VALUES (current_setting('app.text', true)); SELECT what, by, tenant FROM ledger.journal"}
+		run := map[string]any{"action": "RUN", "resource": s.name, "run_as": owner,
+			"command": "INSERT INTO ledger.journal (what) VALUES (current_setting('app.text', true)); SELECT what, by, tenant FROM ledger.journal"}
 		warnings := strings.Join(m.role("note", run), "\n")
-		for _, name := range []string{"app.text, which the command reads", "app.who, which the trigger stamp of ledger.journal reads", "app.policy, which the policy mine of ledger.journal reads", "app.default, which a default of ledger.journal reads", "app.tenant, which function ledger.tenant() reads"} {
+		for _, name := range []string{"app.text, which the command reads",
+			"app.who, which the trigger stamp of ledger.journal reads", "app.policy, which the policy mine of ledger.journal reads", "app.default, which a default of ledger.journal reads", "app.tenant, which function ledger.tenant() reads"} {
 			if !strings.Contains(warnings, name) {
 				t.Errorf("%q does not warn of %s", warnings, name)
 			}
 		}
-		settings := map[string]any{"app.who": "it's \\ the engine", "app.Tenant": "a", "app.policy": "", "app.text": "pinned", "app.default": ""}
+		settings := map[string]any{"app.who": "it's \\ the engine", "app.Tenant": "a", "app.policy": "",
+			"app.text": "pinned", "app.default": ""}
 		if warnings := m.role("note", with(run, "settings", settings)); len(warnings) != 1 { // of the rows
 			t.Errorf("all are pinned, and it warns: %q", warnings)
 		}
@@ -172,12 +180,15 @@ func TestRunCustomSettings(t *testing.T) {
 			t.Errorf("it has written %+v", rows)
 		}
 		var after string
-		if err := session.QueryRow(t.Context(), "SELECT current_setting('app.who')").Scan(&after); err != nil || after != "the ceo" {
+		if err := session.QueryRow(t.Context(),
+			"SELECT current_setting('app.who')").Scan(&after); err != nil || after != "the ceo" {
 			t.Errorf("the caller's setting has become %q: %v", after, err)
 		}
 		m.revoke(minted)
 		// What a command sets by itself needs no pin.
-		if warnings := m.role("note", with(run, "command", "SELECT set_config('app.own', 'x', true); INSERT INTO ledger.events (what) VALUES (current_setting('app.own'))")); len(warnings) != 0 {
+		if warnings := m.role("note",
+			with(run, "command",
+				"SELECT set_config('app.own', 'x', true); INSERT INTO ledger.events (what) VALUES (current_setting('app.own'))")); len(warnings) != 0 {
 			t.Errorf("it sets its own, and it warns: %q", warnings)
 		}
 	})
@@ -204,7 +215,10 @@ func TestRunRows(t *testing.T) {
 				if once {
 					s.exec(shopContents)
 				}
-				says(t, strings.Join(m.role("rows", map[string]any{"action": "RUN", "resource": s.name, "command": command, "run_as": owner, "run_once": once}), "\n"), "the rows of its last statement go to the caller, as shop_owner reads them")
+				says(t,
+					strings.Join(m.role("rows",
+						map[string]any{"action": "RUN", "resource": s.name, "command": command, "run_as": owner,
+							"run_once": once}), "\n"), "the rows of its last statement go to the caller, as shop_owner reads them")
 				minted := m.mint("rows/JIRA-1")
 				session := s.connect(minted.login)
 				var got string
@@ -215,17 +229,20 @@ func TestRunRows(t *testing.T) {
 				}
 				// What the caller gives as the argument is not what comes back.
 				call := strings.TrimSuffix(minted.command, ")") + `'[{"forged":1}]')`
-				if err := session.QueryRow(t.Context(), call).Scan(&got); (err == nil) == once || strings.Contains(got, "forged") {
+				if err := session.QueryRow(t.Context(), call).Scan(&got); (err == nil) == once || strings.Contains(got,
+					"forged") {
 					t.Errorf("%s: %s, %v", call, got, err)
 				}
 				inner := strings.TrimSuffix(strings.TrimPrefix(minted.command, "CALL "), "()")
-				for _, statement := range []string{"CALL " + quotedSuffix(inner, "_text") + "(NULL)", "SELECT * FROM ledger.accounts", "FETCH ALL FROM answer", "SELECT secret FROM hidden.safe"} {
+				for _, statement := range []string{"CALL " + quotedSuffix(inner, "_text") + "(NULL)",
+					"SELECT * FROM ledger.accounts", "FETCH ALL FROM answer", "SELECT secret FROM hidden.safe"} {
 					if _, err := session.Exec(t.Context(), statement); err == nil {
 						t.Errorf("%s works after %s", statement, command)
 					}
 				}
 				var open string
-				if err := session.QueryRow(t.Context(), "SELECT coalesce(string_agg(name, ','), '') FROM pg_cursors WHERE name <> ''").Scan(&open); err != nil || open != "" {
+				if err := session.QueryRow(t.Context(),
+					"SELECT coalesce(string_agg(name, ','), '') FROM pg_cursors WHERE name <> ''").Scan(&open); err != nil || open != "" {
 					t.Errorf("after %s cursors are open: %s, %v", command, open, err)
 				}
 				m.revoke(minted)
@@ -238,7 +255,9 @@ func TestRunRows(t *testing.T) {
 // runMany runs a command with more rows than come back, which the caller is told.
 func (m *mount) runMany(s *shop) {
 	m.t.Helper()
-	m.role("many", map[string]any{"action": "RUN", "resource": s.name, "command": "SELECT i FROM generate_series(1, 10001) i", "run_as": owner})
+	m.role("many",
+		map[string]any{"action": "RUN", "resource": s.name, "command": "SELECT i FROM generate_series(1, 10001) i",
+			"run_as": owner})
 	minted := m.mint("many/JIRA-1")
 	config, err := pgx.ParseConfig(servers.PostgreSQL.URL(minted.login, s.name))
 	if err != nil {
@@ -253,7 +272,8 @@ func (m *mount) runMany(s *shop) {
 	defer session.Close(context.Background()) //nolint:errcheck // it is cut
 	var rows []struct{ I int }
 	s.answer(session, minted.command, &rows)
-	if text := fmt.Sprint(told); len(rows) != 10_000 || rows[9_999].I != 10_000 || !strings.Contains(text, "of 10001 rows the first 10000 are returned") {
+	if text := fmt.Sprint(told); len(rows) != 10_000 || rows[9_999].I != 10_000 || !strings.Contains(text,
+		"of 10001 rows the first 10000 are returned") {
 		m.t.Errorf("%d rows, and %s", len(rows), text)
 	}
 	m.revoke(minted)

@@ -22,7 +22,8 @@ func commandsIn(options provider.Settings) (map[string]string, error) {
 	single, raw := options.Text(fieldCommand), options[fieldCommands]
 	several := options.Pairs(fieldCommands)
 	if object, is := raw.(map[string]any); is && len(several) != len(object) {
-		return nil, invalid.Hidden(fieldCommands, "not every command is a text", `give an object of names and SQL, as in {"0042_add_note.sql": "ALTER TABLE …"}`)
+		return nil, invalid.Hidden(fieldCommands, "not every command is a text",
+			`give an object of names and SQL, as in {"0042_add_note.sql": "ALTER TABLE …"}`)
 	}
 	switch {
 	case single != "" && len(several) > 0:
@@ -30,7 +31,8 @@ func commandsIn(options provider.Settings) (map[string]string, error) {
 	case len(several) > 0:
 		return several, checkCommands(several)
 	case strings.TrimSpace(single) == "":
-		return nil, invalid.Hidden(fieldCommand, "missing: RUN is one predefined command", "give its text, as in command=@migrate.sql, or several by name, as in commands=@migrations.json")
+		return nil, invalid.Hidden(fieldCommand, "missing: RUN is one predefined command",
+			"give its text, as in command=@migrate.sql, or several by name, as in commands=@migrations.json")
 	default:
 		return map[string]string{"": single}, checkLength(fieldCommand, single)
 	}
@@ -40,7 +42,8 @@ func checkCommands(several map[string]string) error {
 	sum := 0
 	for _, name := range slices.Sorted(maps.Keys(several)) {
 		if !commandName.MatchString(name) || strings.Contains(name, "..") {
-			return invalid.Field(fieldCommands, name, "not a name that a command can have", `use up to 128 letters, digits, "_", "-" and ".", with a letter, digit or "_" at both ends and no ".."`)
+			return invalid.Field(fieldCommands, name, "not a name that a command can have",
+				`use up to 128 letters, digits, "_", "-" and ".", with a letter, digit or "_" at both ends and no ".."`)
 		}
 		if strings.TrimSpace(several[name]) == "" {
 			return invalid.Hidden(commandField(name), "it has no text", "give the command's SQL, or leave the name out")
@@ -51,7 +54,8 @@ func checkCommands(several map[string]string) error {
 		sum += len(several[name])
 	}
 	if sum > maxCommands {
-		return invalid.Hidden(fieldCommands, fmt.Sprintf("longer than %d bytes in all", maxCommands), "leave out those that nobody needs again, or write several roles")
+		return invalid.Hidden(fieldCommands, fmt.Sprintf("longer than %d bytes in all", maxCommands),
+			"leave out those that nobody needs again, or write several roles")
 	}
 	return nil
 }
@@ -91,7 +95,8 @@ func customSettings(given map[string]string) (map[string]string, error) {
 		return nil, nil
 	}
 	if len(given) > maxCustom {
-		return nil, invalid.Hidden(fieldSettings, fmt.Sprintf("more than %d", maxCustom), "name those that the command depends on")
+		return nil, invalid.Hidden(fieldSettings, fmt.Sprintf("more than %d", maxCustom),
+			"name those that the command depends on")
 	}
 	settings := map[string]string{}
 	for _, written := range slices.Sorted(maps.Keys(given)) {
@@ -99,14 +104,19 @@ func customSettings(given map[string]string) (map[string]string, error) {
 		_, twice := settings[name]
 		switch {
 		case !strings.Contains(name, "."):
-			return nil, invalid.Field(fieldSettings, written, "a setting of the server's own: those that change what a text means are pinned already", "SET it in the command")
+			return nil, invalid.Field(fieldSettings, written,
+				"a setting of the server's own: those that change what a text means are pinned already", "SET it in the command")
 		case !customName.MatchString(name) || len(name) > maxName:
-			return nil, invalid.Field(fieldSettings, written, "not the name of a custom setting", "write it as app.user")
+			return nil, invalid.Field(fieldSettings, written, "not the name of a custom setting",
+				"write it as app.user")
 		case twice:
-			return nil, invalid.Field(fieldSettings, written, "it is there twice: the server takes no notice of capital letters", "leave one out")
+			return nil, invalid.Field(fieldSettings, written,
+				"it is there twice: the server takes no notice of capital letters", "leave one out")
 		case len(value) > maxCustomValue:
-			return nil, invalid.Field(fieldSettings, written, fmt.Sprintf("its value is longer than %d bytes", maxCustomValue), "shorten it")
-		case !utf8.ValidString(value) || strings.ContainsFunc(value, func(char rune) bool { return char < ' ' || char == 0x7F }):
+			return nil, invalid.Field(fieldSettings, written,
+				fmt.Sprintf("its value is longer than %d bytes", maxCustomValue), "shorten it")
+		case !utf8.ValidString(value) || strings.ContainsFunc(value,
+			func(char rune) bool { return char < ' ' || char == 0x7F }):
 			return nil, invalid.Field(fieldSettings, written, "its value has a control character", "leave it out")
 		}
 		settings[name] = value

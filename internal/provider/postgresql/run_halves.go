@@ -30,7 +30,9 @@ func checkHalves(field, text string, tokens []token) error {
 	}
 	for _, next := range tokens {
 		if next.start >= line[1] && !next.is(";") {
-			return invalid.Hidden(field, fmt.Sprintf("it has both halves of a migration: what follows %q takes back what is before it, and both would run", invalid.Clip(strings.TrimSpace(text[line[0]:line[1]]))),
+			return invalid.Hidden(field,
+				fmt.Sprintf("it has both halves of a migration: what follows %q takes back what is before it, and both would run",
+					invalid.Clip(strings.TrimSpace(text[line[0]:line[1]]))),
 				"give the part before that line as one command, and the other as another role's")
 		}
 	}
@@ -46,5 +48,6 @@ func placeholders(text string) []string {
 	if found == "" {
 		return nil
 	}
-	return []string{fmt.Sprintf("the command has %s in it: a migration tool fills that in, and the engine does not", invalid.Clip(found))}
+	return []string{fmt.Sprintf("the command has %s in it: a migration tool fills that in, and the engine does not",
+		invalid.Clip(found))}
 }

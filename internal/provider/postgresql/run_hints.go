@@ -28,7 +28,8 @@ func commandHints(ctx context.Context, q querier, spec runSpec) ([]string, error
 	if err != nil {
 		return nil, invalid.Hidden(commandField(spec.Name), err.Error(), "give the command's SQL as it would be run")
 	}
-	h := &hints{q: q, spec: spec, field: commandField(spec.Name), statements: split(tokens), warnings: placeholders(spec.Command)}
+	h := &hints{q: q, spec: spec, field: commandField(spec.Name), statements: split(tokens),
+		warnings: placeholders(spec.Command)}
 	for _, one := range h.statements {
 		if body := one.block(); body != nil {
 			h.blocks = append(h.blocks, body)
@@ -37,7 +38,8 @@ func commandHints(ctx context.Context, q querier, spec runSpec) ([]string, error
 	if spec.rows() {
 		h.warn("the rows of its last statement go to the caller, as %s reads them", plain(spec.RunAs))
 	}
-	for _, check := range []func(context.Context) error{h.temporary, h.rights, h.extensions, h.refreshes, h.enums, h.names, h.calls, h.custom} {
+	for _, check := range []func(context.Context) error{h.temporary, h.rights, h.extensions, h.refreshes, h.enums,
+		h.names, h.calls, h.custom} {
 		if err := check(ctx); err != nil {
 			return nil, err
 		}
@@ -106,7 +108,8 @@ func (s statement) createsTemporary() bool {
 	if s.beginsWith("create", "?or", "?replace", "?global|local", "temp|temporary") {
 		return true
 	}
-	rest, creates := s.cut("create", "?or", "?replace", "?unlogged", "table|view|sequence|function|procedure|type", "?if", "?not", "?exists")
+	rest, creates := s.cut("create", "?or", "?replace", "?unlogged", "table|view|sequence|function|procedure|type",
+		"?if", "?not", "?exists")
 	return creates && len(rest) > 1 && rest[0].named("pg_temp") && rest[1].is(".")
 }
 
@@ -142,7 +145,8 @@ func (h *hints) temporary(ctx context.Context) error {
 // may says whether run_as has a privilege on the database.
 func (h *hints) may(ctx context.Context, privilege string) (bool, error) {
 	var may bool
-	err := h.q.QueryRow(ctx, "SELECT has_database_privilege($1::name, current_database()::text, $2)", h.spec.RunAs, privilege).Scan(&may)
+	err := h.q.QueryRow(ctx, "SELECT has_database_privilege($1::name, current_database()::text, $2)", h.spec.RunAs,
+		privilege).Scan(&may)
 	return may, said("look at what "+plain(h.spec.RunAs)+" may do", err)
 }
 
@@ -163,8 +167,10 @@ func (h *hints) rights(ctx context.Context) error {
 				return err
 			}
 			if !may {
-				return h.refuse(fmt.Sprintf("CREATE %s needs CREATE on the database, which %s does not have", strings.ToUpper(one[1].text), plain(h.spec.RunAs)),
-					h.inDatabase(ctx, "GRANT CREATE ON DATABASE {{database}} TO "+plain(h.spec.RunAs)+", or leave it out and do it by hand"))
+				return h.refuse(fmt.Sprintf("CREATE %s needs CREATE on the database, which %s does not have",
+					strings.ToUpper(one[1].text), plain(h.spec.RunAs)),
+					h.inDatabase(ctx,
+						"GRANT CREATE ON DATABASE {{database}} TO "+plain(h.spec.RunAs)+", or leave it out and do it by hand"))
 			}
 		case one.beginsWith("create", "event", "trigger"):
 			super, err := h.superuser(ctx)
@@ -227,7 +233,8 @@ func (h *hints) extensions(ctx context.Context) error {
 		case !trusted:
 			return h.refuse(fmt.Sprintf("only a superuser makes extension %s", name), byHand)
 		case !may:
-			return h.refuse(fmt.Sprintf("CREATE EXTENSION needs CREATE on the database, which %s does not have", plain(h.spec.RunAs)),
+			return h.refuse(fmt.Sprintf("CREATE EXTENSION needs CREATE on the database, which %s does not have",
+				plain(h.spec.RunAs)),
 				h.inDatabase(ctx, "GRANT CREATE ON DATABASE {{database}} TO "+plain(h.spec.RunAs)+"; or "+byHand))
 		}
 	}
@@ -248,9 +255,11 @@ func (h *hints) refreshes(ctx context.Context) error {
 		}
 		if !may {
 			return h.refuse("REFRESH … CONCURRENTLY makes a temporary table, and "+plain(h.spec.RunAs)+" may not",
-				h.inDatabase(ctx, "leave out CONCURRENTLY, or GRANT TEMPORARY ON DATABASE {{database}} TO "+plain(h.spec.RunAs)))
+				h.inDatabase(ctx,
+					"leave out CONCURRENTLY, or GRANT TEMPORARY ON DATABASE {{database}} TO "+plain(h.spec.RunAs)))
 		}
-		if slices.ContainsFunc(h.statements, func(other statement) bool { return other.beginsWith("create", "unique", "index") }) {
+		if slices.ContainsFunc(h.statements,
+			func(other statement) bool { return other.beginsWith("create", "unique", "index") }) {
 			continue
 		}
 		var lacks bool
@@ -260,7 +269,8 @@ func (h *hints) refreshes(ctx context.Context) error {
 			return said("look at a materialized view", err)
 		}
 		if lacks {
-			return h.refuse("REFRESH … CONCURRENTLY needs a unique index on the materialized view, over columns and all rows", "make one, or leave out CONCURRENTLY")
+			return h.refuse("REFRESH … CONCURRENTLY needs a unique index on the materialized view, over columns and all rows",
+				"make one, or leave out CONCURRENTLY")
 		}
 	}
 	return nil
@@ -302,9 +312,11 @@ func (h *hints) enums(context.Context) error {
 		for _, other := range later {
 			switch cast := other.uses(added[0].text, rest[at-1].text); {
 			case cast > 1:
-				return h.refuse(fmt.Sprintf("it adds the value '%s' to type %s and uses it: nothing can before the value is committed", invalid.Clip(added[0].text), plain(rest[at-1].text)), instead)
+				return h.refuse(fmt.Sprintf("it adds the value '%s' to type %s and uses it: nothing can before the value is committed",
+					invalid.Clip(added[0].text), plain(rest[at-1].text)), instead)
 			case cast == 1:
-				h.warn("it adds the value '%s' to type %s, and a later statement has that text: no statement can use the value before it is committed; %s", invalid.Clip(added[0].text), plain(rest[at-1].text), instead)
+				h.warn("it adds the value '%s' to type %s, and a later statement has that text: no statement can use the value before it is committed; %s",
+					invalid.Clip(added[0].text), plain(rest[at-1].text), instead)
 				return nil
 			}
 		}
@@ -345,7 +357,8 @@ func (h *hints) calls(ctx context.Context) error {
 		if len(rest) > 2 && rest[1].is(".") {
 			name, schemas = rest[2].text, []string{rest[0].text}
 		}
-		rows, err := h.q.Query(ctx, "SELECT p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.proname = $1 AND n.nspname = ANY ($2::text[]) AND p.prokind = 'p'", name, schemas)
+		rows, err := h.q.Query(ctx,
+			"SELECT p.prosrc FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE p.proname = $1 AND n.nspname = ANY ($2::text[]) AND p.prokind = 'p'", name, schemas)
 		if err != nil {
 			return said("look at procedure "+plain(name), err)
 		}
@@ -356,7 +369,8 @@ func (h *hints) calls(ctx context.Context) error {
 		for _, text := range texts {
 			body, err := lex(text)
 			if err == nil && statement(body).commits() != "" {
-				h.warn("it calls %s, which commits by itself: that fails, since the whole command is one transaction", plain(name))
+				h.warn("it calls %s, which commits by itself: that fails, since the whole command is one transaction",
+					plain(name))
 			}
 		}
 	}

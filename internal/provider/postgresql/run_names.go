@@ -15,7 +15,8 @@ import (
 func (h *hints) names(ctx context.Context) error {
 	for _, one := range h.statements {
 		if name := one.creates(); name != "" && len(h.spec.SearchPath) == 0 {
-			return h.refuse(fmt.Sprintf("it makes %s and does not say in which schema", plain(name)), "name the schema in the role's search_path, or qualify the name: <schema>."+plain(name))
+			return h.refuse(fmt.Sprintf("it makes %s and does not say in which schema", plain(name)),
+				"name the schema in the role's search_path, or qualify the name: <schema>."+plain(name))
 		}
 	}
 	var made []string
@@ -50,9 +51,11 @@ func (h *hints) names(ctx context.Context) error {
 	for _, one := range found {
 		remedy := "name its schema in the role's search_path, or qualify the name"
 		if one.Kind == "target" {
-			return h.refuse(fmt.Sprintf("it names %s without a schema, and that is in %s, where the command does not look", plain(one.Name), one.Schemas), remedy)
+			return h.refuse(fmt.Sprintf("it names %s without a schema, and that is in %s, where the command does not look",
+				plain(one.Name), one.Schemas), remedy)
 		}
-		h.warn("the command names %s without a schema, and a %s of that name is in %s, where it does not look: %s", plain(one.Name), one.Kind, one.Schemas, remedy)
+		h.warn("the command names %s without a schema, and a %s of that name is in %s, where it does not look: %s",
+			plain(one.Name), one.Kind, one.Schemas, remedy)
 	}
 	return nil
 }
@@ -104,7 +107,8 @@ func (s statement) creates() string {
 func (s statement) makes() []string {
 	var made []string
 	for _, form := range [][]string{
-		{"create", "?or", "?replace", "?global|local", "?temp|temporary", "?unlogged|foreign|recursive|materialized", "table|view|sequence|function|procedure|type|domain|aggregate", "?if", "?not", "?exists"},
+		{"create", "?or", "?replace", "?global|local", "?temp|temporary", "?unlogged|foreign|recursive|materialized",
+			"table|view|sequence|function|procedure|type|domain|aggregate", "?if", "?not", "?exists"},
 	} {
 		if rest, does := s.cut(form...); does && len(rest) > 0 {
 			made = append(made, rest[0].text)
@@ -199,7 +203,8 @@ func (s statement) listed() []string {
 func (s statement) reads() []string {
 	var names []string
 	for i, next := range s {
-		if i == 0 || !slices.ContainsFunc([]string{"from", "join", "references", "using"}, next.is) || s[i-1].is("distinct") {
+		if i == 0 || !slices.ContainsFunc([]string{"from", "join", "references", "using"},
+			next.is) || s[i-1].is("distinct") {
 			continue
 		}
 		rest, _ := s[i+1:].cut("?only", "?lateral")

@@ -20,18 +20,21 @@ func TestLastQuery(t *testing.T) {
 		"UPDATE t SET a = 1 RETURNING a":       {"", "UPDATE t SET a = 1 RETURNING a"},
 		"INSERT INTO t SELECT 1 RETURNING *":   {"", "INSERT INTO t SELECT 1 RETURNING *"},
 		"WITH a AS (SELECT 1) SELECT * FROM a": {"", "WITH a AS (SELECT 1) SELECT * FROM a"},
-		"WITH RECURSIVE a(n) AS (SELECT 1 UNION SELECT n FROM a) TABLE a":               {"", "WITH RECURSIVE a(n) AS (SELECT 1 UNION SELECT n FROM a) TABLE a"},
-		"WITH a AS (DELETE FROM t RETURNING *) SELECT count(*) FROM a":                  {"", "WITH a AS (DELETE FROM t RETURNING *) SELECT count(*) FROM a"},
-		"WITH select AS (SELECT 1) UPDATE t SET a = 1":                                  {},
-		"WITH a AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM a":           {},
-		"WITH a AS (SELECT 1) DELETE FROM t USING a RETURNING t.id":                     {"", "WITH a AS (SELECT 1) DELETE FROM t USING a RETURNING t.id"},
-		"INSERT INTO t (SELECT 1)":                                                      {},
+		"WITH RECURSIVE a(n) AS (SELECT 1 UNION SELECT n FROM a) TABLE a": {"",
+			"WITH RECURSIVE a(n) AS (SELECT 1 UNION SELECT n FROM a) TABLE a"},
+		"WITH a AS (DELETE FROM t RETURNING *) SELECT count(*) FROM a": {"",
+			"WITH a AS (DELETE FROM t RETURNING *) SELECT count(*) FROM a"},
+		"WITH select AS (SELECT 1) UPDATE t SET a = 1":                        {},
+		"WITH a AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT * FROM a": {},
+		"WITH a AS (SELECT 1) DELETE FROM t USING a RETURNING t.id": {"",
+			"WITH a AS (SELECT 1) DELETE FROM t USING a RETURNING t.id"},
+		"INSERT INTO t (SELECT 1)": {},
 		"UPDATE t SET a = (WITH x AS (UPDATE u SET b = 1 RETURNING b) SELECT b FROM x)": {},
-		"DO $$ BEGIN PERFORM 1; END $$":                                                 {},
-		"SELECT 1; UPDATE t SET a = 1":                                                  {},
-		"CREATE TABLE t AS SELECT 1":                                                    {},
-		"SELECT 'a":                                                                     {},
-		"":                                                                              {},
+		"DO $$ BEGIN PERFORM 1; END $$": {},
+		"SELECT 1; UPDATE t SET a = 1":  {},
+		"CREATE TABLE t AS SELECT 1":    {},
+		"SELECT 'a":                     {},
+		"":                              {},
 	} {
 		if before, last := lastQuery(text); before != want[0] || last != want[1] {
 			t.Errorf("%s: %q and %q", text, before, last)
@@ -48,7 +51,8 @@ func TestBothHalves(t *testing.T) {
 		"--//@UNDO", "-- //@UNDO", "-- //@undo", "---- create above / drop below ----", "-- Down Migration", "-- rambler down", "-- !Downs", "--- !Downs",
 	} {
 		err := checkCommand("command", "-- +goose Up\n"+up+line+down)
-		if err == nil || !strings.Contains(err.Error(), "both halves") || !strings.Contains(err.Error(), strings.TrimSpace(line)) {
+		if err == nil || !strings.Contains(err.Error(), "both halves") || !strings.Contains(err.Error(),
+			strings.TrimSpace(line)) {
 			t.Errorf("%s: %v", line, err)
 		}
 		for _, text := range []string{up + line, up + line + "\n-- nothing\n", up + line + "\n;\n"} {
@@ -60,7 +64,8 @@ func TestBothHalves(t *testing.T) {
 			t.Errorf("%s: the other half alone is not refused", line)
 		}
 	}
-	for _, text := range []string{"-- migrate:up\n" + up, "-- +goose Up\n-- +goose StatementBegin\n" + up + "-- +goose StatementEnd\n", "-- scale it down\n" + up, "-- +goosedown\n" + up, "COMMENT ON TABLE app.t IS '-- migrate:down'"} {
+	for _, text := range []string{"-- migrate:up\n" + up,
+		"-- +goose Up\n-- +goose StatementBegin\n" + up + "-- +goose StatementEnd\n", "-- scale it down\n" + up, "-- +goosedown\n" + up, "COMMENT ON TABLE app.t IS '-- migrate:down'"} {
 		if err := checkCommand("command", text); err != nil {
 			t.Errorf("%q: %v", text, err)
 		}
@@ -116,11 +121,14 @@ func TestUnqualifiedNames(t *testing.T) {
 		"ALTER TABLE s.t ADD FOREIGN KEY (a) REFERENCES u": {reads: []string{"u"}},
 	} {
 		got := one(t, text)
-		if creates, targets, reads := got.creates(), got.targets(), got.reads(); creates != want.creates || !slices.Equal(targets, want.targets) || !slices.Equal(reads, want.reads) {
+		if creates, targets, reads := got.creates(), got.targets(), got.reads(); creates != want.creates || !slices.Equal(targets,
+			want.targets) || !slices.Equal(reads, want.reads) {
 			t.Errorf("%s: creates %q, changes %q, reads %q", text, creates, targets, reads)
 		}
 	}
-	if made := one(t, "WITH a AS (SELECT 1), b (x) AS MATERIALIZED (SELECT 2) SELECT 1 FROM users AS u, a, b").makes(); !slices.Equal(made, []string{"a", "b"}) {
+	if made := one(t,
+		"WITH a AS (SELECT 1), b (x) AS MATERIALIZED (SELECT 2) SELECT 1 FROM users AS u, a, b").makes(); !slices.Equal(made, []string{"a",
+		"b"}) {
 		t.Errorf("its own queries are %q", made)
 	}
 }
@@ -142,7 +150,8 @@ func TestCustomSettings(t *testing.T) {
 	if err != nil || got["app.who"] != "it's" || len(got) != 1 {
 		t.Errorf("%v, %v", got, err)
 	}
-	for _, wrong := range []map[string]string{{"work_mem": "1"}, {"app.": "1"}, {"app.a b": "1"}, {".a": "1"}, {"app.a": "x\ny"}, {"app.a": strings.Repeat("x", 1025)}, {"app.a": "1", "APP.a": "2"}} {
+	for _, wrong := range []map[string]string{{"work_mem": "1"}, {"app.": "1"}, {"app.a b": "1"}, {".a": "1"},
+		{"app.a": "x\ny"}, {"app.a": strings.Repeat("x", 1025)}, {"app.a": "1", "APP.a": "2"}} {
 		if got, err := customSettings(wrong); err == nil {
 			t.Errorf("%v has become %v", wrong, got)
 		}
@@ -151,9 +160,12 @@ func TestCustomSettings(t *testing.T) {
 
 func TestCommandsByName(t *testing.T) {
 	t.Parallel()
-	run := asked{action: "RUN", resource: "shop/0042_add.sql", facts: examples["run"].facts, options: map[string]any{"run_as": "shop_owner", "commands": map[string]any{"0042_add.sql": "SELECT 1", "0043": "SELECT 2"}}}
+	run := asked{action: "RUN", resource: "shop/0042_add.sql", facts: examples["run"].facts,
+		options: map[string]any{"run_as": "shop_owner",
+			"commands": map[string]any{"0042_add.sql": "SELECT 1", "0043": "SELECT 2"}}}
 	first, err := run.compile(t, testTarget(t))
-	if err != nil || !strings.Contains(string(first), `"resource": "shop/0042_add.sql"`) || strings.Contains(string(first), "SELECT 2") {
+	if err != nil || !strings.Contains(string(first),
+		`"resource": "shop/0042_add.sql"`) || strings.Contains(string(first), "SELECT 2") {
 		t.Errorf("%v: %s", err, first)
 	}
 	run.resource = "shop/0043"
@@ -167,7 +179,8 @@ func TestCommandsByName(t *testing.T) {
 		}
 	}
 	run.resource = "shop/a"
-	for _, commands := range []map[string]any{{"a": ""}, {"a": "SELECT 1", "b c": "SELECT 1"}, {"a": "SELECT 1", "b": 7}, {"a": "SELECT 1", "b..c": "SELECT 1"}, {"a": "VACUUM"}} {
+	for _, commands := range []map[string]any{{"a": ""}, {"a": "SELECT 1", "b c": "SELECT 1"},
+		{"a": "SELECT 1", "b": 7}, {"a": "SELECT 1", "b..c": "SELECT 1"}, {"a": "VACUUM"}} {
 		run.options["commands"] = commands
 		if policy, err := run.compile(t, testTarget(t)); err == nil {
 			t.Errorf("%v has become %s", commands, policy)
