@@ -185,6 +185,10 @@ func TestRunCustomSettings(t *testing.T) {
 			t.Errorf("the caller's setting has become %q: %v", after, err)
 		}
 		m.revoke(minted)
+		// Nobody can pin what the holder of a privilege sets.
+		s.exec("GRANT ALL ON ledger.journal TO " + servers.PostgreSQL.Engine.Name + " WITH GRANT OPTION")
+		says(t, strings.Join(m.role("insert", map[string]any{"action": "INSERT", "resource": "ledger.journal"}), "\n"),
+			"the credential can set app.who, which the trigger stamp of ledger.journal reads")
 		// What a command sets by itself needs no pin.
 		if warnings := m.role("note",
 			with(run, "command",
@@ -226,6 +230,18 @@ func TestRunRows(t *testing.T) {
 					t.Errorf("%s: %v", command, err)
 				} else if got != want && (!strings.Contains(command, "DELETE") || once) {
 					t.Errorf("%s: %s, want %s", command, got, want)
+				}
+				if !once {
+					for _, setting := range []string{"quote_all_identifiers = on", "plpgsql.extra_errors = 'all'", "search_path = pg_temp, public", "xmloption = document"} {
+						other := s.connect(minted.login)
+						if _, err := other.PgConn().Exec(t.Context(), "SET "+setting+"; RESET role").ReadAll(); err != nil {
+							t.Fatal(err)
+						}
+						if err := other.QueryRow(t.Context(), minted.command).Scan(&got); err != nil || got == "" {
+							t.Errorf("%s with %s: %v", command, setting, err)
+						}
+						_ = other.Close(t.Context())
+					}
 				}
 				// What the caller gives as the argument is not what comes back.
 				call := strings.TrimSuffix(minted.command, ")") + `'[{"forged":1}]')`

@@ -169,7 +169,8 @@ var takes = map[string][]action{
 
 // set says whether a field says something.
 func set(options provider.Settings, field string) bool {
-	return options.Text(field) != "" || options.True(field) || len(options.List(field)) > 0 || options[field] != nil && len(options.Pairs(field)) > 0
+	object, _ := options[field].(map[string]any)
+	return options.Text(field) != "" || options.True(field) || len(options.List(field)) > 0 || len(options.Pairs(field)) > 0 || len(object) > 0
 }
 
 // command reads what a predefined command needs.

@@ -150,6 +150,9 @@ func (e *examination) relation(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := e.tell(settingsBeside(ctx, e.conn, e.asked.on)); err != nil {
+		return err
+	}
 	return e.tell(sideEffects(ctx, e.conn, affected{Action: string(e.asked.action), On: e.asked.on, Companions: e.asked.companions, Escalates: e.asked.escalates}))
 }
 

@@ -266,17 +266,18 @@ func (s runSpec) calledBy(at runPlace, suffix, own string, line int) string {
 	frame := func(wrapper string) string {
 		return fmt.Sprintf("pg_catalog.replace(pg_catalog.replace(frames[1], %s, %s), 'GET DIAGNOSTICS', 'CALL')", server(at.Name+suffix, own), wrapper)
 	}
-	quoted, variables := "", bodyVariables
+	variables := bodyVariables
+	callers := []string{frame(server(at.Name, s.types())), frame(literal(at.routine("", s.types())))}
 	if s.rows() {
-		quoted, variables = ident(rowsType), bodyVariables+rowsVariables
+		variables += rowsVariables
+		callers = append(callers, frame(literal(at.routine("", ident(rowsType))))) // as 15 writes it
 	}
 	const before = 4 // lines of a body up to here
 	return "\nDECLARE " + variables + "\nBEGIN" + strings.Repeat("\n", line-before+1) +
 		`  GET DIAGNOSTICS stack = PG_CONTEXT;
   frames := pg_catalog.string_to_array(stack, pg_catalog.chr(10));
   IF pg_catalog.cardinality(frames) <> 3 OR frames[3] NOT IN (
-    ` + frame(server(at.Name, s.types())) + `,
-    ` + frame(literal(at.routine("", quoted))) + `) THEN
+    ` + strings.Join(callers, ",\n    ") + `) THEN
     RAISE EXCEPTION USING ERRCODE = 'insufficient_privilege', MESSAGE = ` + literal("call it by itself: "+at.call()) + `;
   END IF;
 `

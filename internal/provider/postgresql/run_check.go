@@ -31,9 +31,8 @@ ORDER BY name`
 // of the engine's login begins with, which are the server's and the database's. q is
 // a connection by unpinned.
 func runSettings(ctx context.Context, q querier) (map[string]string, error) {
-	// plpgsql's own settings are there once it has been used.
-	if _, err := q.Exec(ctx, "DO LANGUAGE plpgsql 'BEGIN END'"); err != nil {
-		return nil, said("use plpgsql", err)
+	if err := loadPlpgsql(ctx, q); err != nil {
+		return nil, err
 	}
 	rows, err := q.Query(ctx, settingsSQL)
 	if err != nil {
@@ -48,6 +47,12 @@ func runSettings(ctx context.Context, q querier) (map[string]string, error) {
 		return nil, said("settings", err)
 	}
 	return settings, nil
+}
+
+// loadPlpgsql loads plpgsql into a session: the server knows its settings from then on.
+func loadPlpgsql(ctx context.Context, q querier) error {
+	_, err := q.Exec(ctx, "DO LANGUAGE plpgsql 'BEGIN END'")
+	return said("use plpgsql", err)
 }
 
 // unpinned connects without the settings that the engine's other sessions pin. Whoever
@@ -104,6 +109,12 @@ func checkRun(ctx context.Context, conn querier, spec runSpec, commands map[stri
 
 // checkCustom has the server say whether it takes custom settings.
 func checkCustom(ctx context.Context, q querier, custom map[string]string) error {
+	if len(custom) == 0 {
+		return nil
+	}
+	if err := loadPlpgsql(ctx, q); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(custom)) {
 		var known bool
 		if err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_settings WHERE lower(name) = $1)", name).Scan(&known); err != nil {

@@ -278,9 +278,15 @@ func (h *hints) custom(ctx context.Context) error {
 	}
 	tell("the command", h.spec.Command)
 	schemas, names := h.mentioned()
+	return textsBeside(ctx, h.q, schemas, names, tell)
+}
+
+// textsBeside tells the texts of what runs beside a statement that names relations and
+// functions, and of the functions that those call.
+func textsBeside(ctx context.Context, q querier, schemas, names []string, tell func(who, text string)) error {
 	seen := []string{}
 	for range maxDepth {
-		rows, err := h.q.Query(ctx, looksAtSQL, schemas, names, seen)
+		rows, err := q.Query(ctx, looksAtSQL, schemas, names, seen)
 		if err != nil {
 			return said("look for settings that are read", err)
 		}
@@ -302,6 +308,22 @@ func (h *hints) custom(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// settingsBeside warns of the custom settings that decide what comes of an action on a
+// relation: nobody can pin them, since the credential's holder sends the statements.
+func settingsBeside(ctx context.Context, q querier, on resource) ([]string, error) {
+	var warnings []string
+	told := map[string]bool{}
+	err := textsBeside(ctx, q, []string{on.schema}, []string{on.name}, func(who, text string) {
+		for _, name := range settingsIn(settingRead, text) {
+			if !told[name] {
+				told[name] = true
+				warnings = append(warnings, fmt.Sprintf("the credential can set %s, which %s reads: a RUN can pin it", name, who))
+			}
+		}
+	})
+	return warnings, err
 }
 
 // mentioned are the names that a command has, with each schema that they may be in.
