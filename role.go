@@ -202,7 +202,7 @@ func (r role) validate(ctx context.Context, opened openTarget, now time.Time, sy
 		return nil
 	})
 	valid.warnings = slices.Concat(definition.Advice(), valid.warnings, advice.Definition, advice.Mint)
-	if err != nil || valid.policy != "" {
+	if _, able := opened.provider.(provider.Installer); err != nil || valid.policy != "" || !able {
 		return valid, err
 	}
 	if err := definition.Every(func(granted scope.Scope) error {
