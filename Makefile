@@ -23,7 +23,7 @@ build: ## Build the plugin into bin/
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(PACKAGE).Version=$(VERSION)" -o $(PLUGIN) ./cmd/vault-plugin-secrets-precision
 
 tools: ## Build or find the servers and tools that demo and tests use, once
-	@scripts/tools.sh vault minio etcd kube-apiserver postgresql moto judge gotestsum staticcheck govulncheck
+	@scripts/tools.sh vault minio etcd kube-apiserver postgresql awscli moto judge gotestsum staticcheck govulncheck
 
 demo: ## Watch one exact credential from "vault read" to dead, on real servers; or STORY=reset
 	@scripts/tools.sh vault $(if $(filter reset,$(STORY)),,minio)
@@ -38,7 +38,7 @@ dev: ## Start the same servers, and leave them running to play with
 	@.cache/bin/dev $(PLUGIN)
 
 test: ## Run all tests
-	@scripts/tools.sh vault minio etcd kube-apiserver postgresql moto judge gotestsum
+	@scripts/tools.sh vault minio etcd kube-apiserver postgresql awscli moto judge gotestsum
 	@rm -f $(PRECISION_FIGURES)
 	@$(MAKE) --no-print-directory unit acceptance chaos
 	@echo; echo "What the proofs counted:"; cat $(PRECISION_FIGURES)
@@ -48,7 +48,7 @@ unit: ## Run the unit tests, with the race detector
 	@gotestsum --format pkgname-and-test-fails -- -race $(UNITS)
 
 acceptance: ## Run the tests of the plugin in a real Vault, against real targets
-	@scripts/tools.sh vault minio etcd kube-apiserver postgresql moto judge gotestsum
+	@scripts/tools.sh vault minio etcd kube-apiserver postgresql awscli moto judge gotestsum
 	@gotestsum --format testname -- -race -count=1 -timeout 30m ./tests ./tests/judge ./tests/kubernetes ./tests/postgresql ./tests/vault
 
 chaos: ## Run the proofs that nothing outlives its lease, while things die

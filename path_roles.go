@@ -33,8 +33,9 @@ func (b *backend) pathRoles() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Target"},
 		},
 		"action": {
-			Type:         framework.TypeString,
-			Description:  "The one action that is granted, such as s3:PutObject; or a named action, which is what one task needs of one resource, such as s3:sync-up. List catalog/<service> for those of AWS.",
+			Type: framework.TypeString,
+			Description: "The one action that is granted, such as s3:PutObject; or a named action, which is what one task " +
+				"needs of one resource, such as s3:sync-up. List catalog/<service> for those of AWS.",
 			Required:     true,
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Action"},
 		},

@@ -152,6 +152,26 @@ system_postgresql() {
   scripts/postgresql-bin.sh >/dev/null
 }
 
+# awscli is a package of the system's. One on PATH does as well.
+awscli() {
+  local found
+  for found in /usr/bin/aws "$(command -v aws || true)"; do
+    if [[ -n $found ]] && "$found" --version >/dev/null 2>&1; then
+      return
+    fi
+  done
+  if [[ $(id -u) != 0 ]] || ! command -v apt-get >/dev/null; then
+    echo "tools: tests need the AWS CLI: install it with your package manager (Debian: apt-get install awscli)" >&2
+    return 1
+  fi
+  echo "tools: installing awscli (less than a minute, once)"
+  if ! { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends awscli; } >"$cache/log/awscli" 2>&1; then
+    echo "tools: installing awscli failed; the end of .cache/log/awscli:" >&2
+    tail -n 20 "$cache/log/awscli" >&2
+    return 1
+  fi
+}
+
 # npm_packages NAME: installs what tests/tools/NAME names, beside its lock file, and
 # again when that has changed. No script of a package is run.
 npm_packages() {
@@ -205,6 +225,8 @@ for name in "$@"; do
       judge) npm_packages judge & ;;
       postgresql) postgresql & ;;
     esac
+  elif [[ $name == awscli ]]; then
+    awscli &
   elif command -v "$name" >/dev/null; then
     continue
   else

@@ -386,7 +386,7 @@ func asMotoReads(document string) string {
 		if statement["Effect"] == "Deny" && (conditional || otherResources) {
 			continue
 		}
-		if action, _ := statement["Action"].(string); statement["Effect"] == "Allow" && !strings.HasPrefix(action, "s3:") {
+		if statement["Effect"] == "Allow" && !strings.HasPrefix(firstOf(statement["Action"]), "s3:") {
 			statement["Resource"] = "*"
 		}
 		kept = append(kept, statement)
@@ -400,4 +400,13 @@ func asMotoReads(document string) string {
 		return document
 	}
 	return string(text)
+}
+
+// firstOf is the first of an element's values, which may be one text.
+func firstOf(element any) string {
+	if list, several := element.([]any); several && len(list) > 0 {
+		element = list[0]
+	}
+	text, _ := element.(string)
+	return text
 }

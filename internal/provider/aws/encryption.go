@@ -51,10 +51,12 @@ func newEncryption(key, name string, members []member, account string) (*encrypt
 		if !known || len(needed.Actions) == 0 {
 			continue
 		}
-		if !scope.IsRegion(arn.Region) || arn.Partition != resource.Partition || (resource.Region != "" && resource.Region != arn.Region) {
+		if !scope.IsRegion(arn.Region) || arn.Partition != resource.Partition || (resource.Region != "" &&
+			resource.Region != arn.Region) {
 			return wrong("not in the resource's partition and region", "name the key that the resource is encrypted with")
 		}
-		one := &encryption{key: key, actions: needed.Actions, via: strings.ReplaceAll(needed.ViaService, "{region}", arn.Region) + suffix}
+		one := &encryption{key: key, actions: needed.Actions, via: strings.ReplaceAll(needed.ViaService, "{region}",
+			arn.Region) + suffix}
 		one.context = encryptionContext(needed.Context, resource, account)
 		if made, err = made.and(one); err != nil {
 			return nil, err
@@ -73,7 +75,8 @@ func (e *encryption) and(other *encryption) (*encryption, error) {
 		return other, nil
 	}
 	if e.via != other.via || !reflect.DeepEqual(e.context, other.context) {
-		return nil, fmt.Errorf("aws: %s is used in two ways: %v through %s, %v through %s", e.key, e.context, e.via, other.context, other.via)
+		return nil, fmt.Errorf("aws: %s is used in two ways: %v through %s, %v through %s", e.key, e.context, e.via,
+			other.context, other.via)
 	}
 	both := *e
 	both.actions = slices.Clone(e.actions)

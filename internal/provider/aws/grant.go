@@ -62,7 +62,8 @@ func (a *account) newGrant(granted scope.Scope, bounds provider.Bounds) (grant, 
 		if err != nil {
 			return grant{}, err
 		}
-		if made.conditions, err = checkConditions(member.action, member.found, granted.Conditions(), bounds.SourceIP.IsValid()); err != nil {
+		if made.conditions, err = checkConditions(member.action, member.found, granted.Conditions(),
+			bounds.SourceIP.IsValid()); err != nil {
 			return grant{}, err
 		}
 		made.add(member, amazons)
@@ -136,7 +137,8 @@ func (g *grant) add(added member, amazons []bool) {
 	g.notes = append(g.notes, added.found.Notes...)
 	g.reach = append(g.reach, added.reach...)
 	for i, other := range g.parts {
-		if slices.Equal(other.resources, resources) && reflect.DeepEqual(other.conditions, added.conditions) && other.token == added.token {
+		if slices.Equal(other.resources, resources) && reflect.DeepEqual(other.conditions, added.conditions) &&
+			other.token == added.token {
 			g.parts[i].actions = append(g.parts[i].actions, added.action)
 			return
 		}
@@ -251,13 +253,15 @@ func (g grant) advise() provider.Advice {
 	}
 	for _, part := range g.parts {
 		for _, action := range part.actions {
-			if listsBucket(action.Name) && len(part.conditions) == 0 && !slices.ContainsFunc(g.conditions, func(condition scope.Condition) bool { return strings.EqualFold(condition.Key, "s3:prefix") }) {
+			if listsBucket(action.Name) && g.listsAll() {
 				// https://docs.aws.amazon.com/AmazonS3/latest/userguide/amazon-s3-policy-keys.html
 				note(action.Name + ` lists every key of the bucket; a condition narrows it: {"StringLike": {"s3:prefix": "app/*"}}`)
 			}
-			others := slices.DeleteFunc(slices.Clone(action.DependentActions), func(other string) bool { return slices.Contains(names(all), other) })
+			others := slices.DeleteFunc(slices.Clone(action.DependentActions),
+				func(other string) bool { return slices.Contains(names(all), other) })
 			if len(others) > 0 {
-				note(fmt.Sprintf("%s depends on other actions for some requests, and they are not granted: %s", action.Name, strings.Join(others, ", ")))
+				note(fmt.Sprintf("%s depends on other actions for some requests, and they are not granted: %s", action.Name,
+					strings.Join(others, ", ")))
 			}
 			escalation, escalates := catalog.EscalationOf(action)
 			switch {
@@ -276,6 +280,15 @@ func (g grant) advise() provider.Advice {
 	return advice
 }
 
+// listsAll says whether a listing is of more than the role says: nothing holds it to a
+// prefix. A named action does that itself, or grants all objects of the bucket.
+func (g grant) listsAll() bool {
+	_, isNamed := FindNamed(g.name)
+	return !isNamed && !slices.ContainsFunc(g.conditions, func(condition scope.Condition) bool {
+		return strings.EqualFold(condition.Key, "s3:prefix")
+	})
+}
+
 // tokenWarning is what each mint says of an action that hands out a token.
-const tokenWarning = " hands out a token of up to 12 hours. AWS judges each use of it by the credential's own policy, so that it can do nothing besides, and nothing after expires_at;" +
-	" that it also stops when the credential is revoked before that is not documented"
+const tokenWarning = " hands out a token of up to 12 hours, which has the credential's own rights and no others;" +
+	" AWS does not document that it stops when the credential expires or is revoked"

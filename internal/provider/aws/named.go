@@ -115,7 +115,8 @@ func (m Member) resolve(anchor resolved, resource scope.ARN, companions []scope.
 // prefixForm takes a bucket or a path in it, with all objects below.
 func prefixForm(resource scope.ARN) error {
 	if !strings.HasSuffix(resource.Resource, "/*") {
-		return invalid.Field(resourceField, resource.String(), "a sync works on all objects below a prefix", "write it as arn:aws:s3:::bucket/prefix/*")
+		return invalid.Field(resourceField, resource.String(), "a sync works on all objects below a prefix",
+			"write it as arn:aws:s3:::bucket/prefix/*")
 	}
 	return nil
 }
@@ -123,7 +124,8 @@ func prefixForm(resource scope.ARN) error {
 // oneForm refuses a wildcard: what is granted besides belongs to one resource.
 func oneForm(resource scope.ARN) error {
 	if strings.HasSuffix(strings.TrimSuffix(resource.Resource, ":*"), "*") {
-		return invalid.Field(resourceField, resource.String(), "the action works on one resource, without a wildcard", "write it out")
+		return invalid.Field(resourceField, resource.String(), "the action works on one resource, without a wildcard",
+			"write it out")
 	}
 	return nil
 }
@@ -145,7 +147,8 @@ func listsPrefix(objects scope.ARN) iampolicy.Conditions {
 }
 
 func namedOfS3() []Named {
-	list := Member{Action: "s3:ListBucket", Why: "compares what is there, by name, size and time", On: "the bucket, for keys below the prefix only",
+	list := Member{Action: "s3:ListBucket", Why: "compares what is there, by name, size and time",
+		On:   "the bucket, for keys below the prefix only",
 		kind: "bucket", on: bucketOf, when: listsPrefix}
 	put := Member{Action: "s3:PutObject", Why: "writes each object, in parts where it is large"}
 	abort := Member{Action: "s3:AbortMultipartUpload", Why: "removes the parts of an upload that has failed"}
@@ -154,8 +157,9 @@ func namedOfS3() []Named {
 		{Name: "s3:sync-up", Resource: prefix, anchor: "s3:PutObject", form: prefixForm, Members: []Member{put, abort, list}},
 		{Name: "s3:sync-down", Resource: prefix, anchor: "s3:GetObject", form: prefixForm,
 			Members: []Member{{Action: "s3:GetObject", Why: "reads each object"}, list}},
-		{Name: "s3:multipart-upload", Resource: "an object, or all below a prefix", anchor: "s3:PutObject", Members: []Member{put, abort,
-			{Action: "s3:ListMultipartUploadParts", Why: "finds out which parts have arrived, to resume an upload"}}},
+		{Name: "s3:multipart-upload", Resource: "an object, or all below a prefix", anchor: "s3:PutObject",
+			Members: []Member{put, abort,
+				{Action: "s3:ListMultipartUploadParts", Why: "finds out which parts have arrived, to resume an upload"}}},
 	}
 }
 
@@ -214,31 +218,40 @@ func namedOfData() []Named {
 		}},
 		{Name: "dynamodb:items-read", Resource: table, anchor: "dynamodb:GetItem", Members: read},
 		{Name: "dynamodb:items-write", Resource: table, anchor: "dynamodb:PutItem", Members: write},
-		{Name: "dynamodb:items", Resource: table, anchor: "dynamodb:PutItem", Members: append(slices.Clone(read), write[:len(write)-1]...)},
+		{Name: "dynamodb:items", Resource: table, anchor: "dynamodb:PutItem", Members: append(slices.Clone(read),
+			write[:len(write)-1]...)},
 	}
 }
 
 func namedOfOperations() []Named {
 	return []Named{
-		{Name: "ssm:run-document", Resource: "a document; its companion is the instance that it runs on", anchor: "ssm:SendCommand", Members: []Member{
-			{Action: "ssm:SendCommand", Why: "runs the document", On: "the document and the instance"},
-		}},
+		{Name: "ssm:run-document", Resource: "a document; its companion is the instance that it runs on",
+			anchor: "ssm:SendCommand", Members: []Member{
+				{Action: "ssm:SendCommand", Why: "runs the document", On: "the document and the instance"},
+			}},
 		{Name: "logs:write", Resource: "a log group", anchor: "logs:DescribeLogStreams", form: oneForm, Members: []Member{
-			{Action: "logs:CreateLogStream", Why: "begins a stream", On: "the group's streams", kind: "log-stream", on: streamsOf},
+			{Action: "logs:CreateLogStream", Why: "begins a stream", On: "the group's streams", kind: "log-stream",
+				on: streamsOf},
 			{Action: "logs:PutLogEvents", Why: "writes to it", On: "the group's streams", kind: "log-stream", on: streamsOf},
 		}},
-		{Name: "codeartifact:publish", Resource: "a repository", anchor: "codeartifact:GetRepositoryEndpoint", form: oneForm, Members: []Member{
-			{Action: "codeartifact:GetRepositoryEndpoint", Why: "where the repository is, for login"},
-			{Action: "codeartifact:ReadFromRepository", Why: "npm, Maven and NuGet read a package's metadata before they publish"},
-			{Action: "codeartifact:PublishPackageVersion", Why: "writes a version", On: "the repository's packages", kind: "package", on: packagesOf},
-			{Action: "codeartifact:PutPackageMetadata", Why: "npm's tags and Maven's metadata", On: "the repository's packages", kind: "package", on: packagesOf},
-			{Action: "codeartifact:GetAuthorizationToken", Why: "login: a token that can do what the credential can do", On: "the repository's domain",
-				Token: true, kind: "domain", on: domainOf},
-			{Action: "sts:GetServiceBearerToken", Why: "AWS asks for it before CodeArtifact hands out its token", On: "no resource: for CodeArtifact only",
-				Token: true, when: func(scope.ARN) iampolicy.Conditions {
-					return iampolicy.Conditions{"StringEquals": {"sts:AWSServiceName": "codeartifact.amazonaws.com"}}
-				}},
-		}},
+		{Name: "codeartifact:publish", Resource: "a repository", anchor: "codeartifact:GetRepositoryEndpoint",
+			form: oneForm, Members: []Member{
+				{Action: "codeartifact:GetRepositoryEndpoint", Why: "where the repository is, for login"},
+				{Action: "codeartifact:ReadFromRepository",
+					Why: "npm, Maven and NuGet read a package's metadata before they publish"},
+				{Action: "codeartifact:PublishPackageVersion", Why: "writes a version", On: "the repository's packages",
+					kind: "package", on: packagesOf},
+				{Action: "codeartifact:PutPackageMetadata", Why: "npm's tags and Maven's metadata",
+					On: "the repository's packages", kind: "package", on: packagesOf},
+				{Action: "codeartifact:GetAuthorizationToken", Why: "login: a token that can do what the credential can do",
+					On:    "the repository's domain",
+					Token: true, kind: "domain", on: domainOf},
+				{Action: "sts:GetServiceBearerToken", Why: "AWS asks for it before CodeArtifact hands out its token",
+					On:    "no resource: for CodeArtifact only",
+					Token: true, when: func(scope.ARN) iampolicy.Conditions {
+						return iampolicy.Conditions{"StringEquals": {"sts:AWSServiceName": "codeartifact.amazonaws.com"}}
+					}},
+			}},
 	}
 }
 
@@ -262,7 +275,8 @@ func domainOf(repository scope.ARN) scope.ARN {
 
 // checkNamed judges each member of a named action on what a role with that resource
 // would grant it on. The credential may do the task if it may do each.
-func (a *account) checkNamed(found Named, policy provider.Policy, question provider.Question) (provider.Verdict, error) {
+func (a *account) checkNamed(found Named, policy provider.Policy, question provider.Question) (provider.Verdict,
+	error) {
 	resource, err := scope.ParseARN(question.Resource)
 	if err != nil {
 		return provider.Verdict{}, err

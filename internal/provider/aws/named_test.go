@@ -106,7 +106,10 @@ func TestNamedActionsAreWhatTheySay(t *testing.T) {
 					t.Fatalf("%s: %s on %s: %v", name, member.Action, member.kind, err)
 				}
 				on := member.on(resource)
-				if !slices.ContainsFunc(kind.patterns, func(pattern scope.Pattern) bool { return pattern.Overlaps(on) || pattern.Fits(on) }) {
+				if !slices.ContainsFunc(kind.patterns, func(pattern scope.Pattern) bool {
+					return pattern.Overlaps(on) ||
+						pattern.Fits(on)
+				}) {
 					t.Errorf("%s: %s is not judged on %s", name, member.Action, on)
 				}
 				for _, use := range action.Resources {
@@ -114,7 +117,8 @@ func TestNamedActionsAreWhatTheySay(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					if use.Type != member.kind && slices.ContainsFunc(other.patterns, func(pattern scope.Pattern) bool { return pattern.Overlaps(on) }) {
+					if use.Type != member.kind && slices.ContainsFunc(other.patterns,
+						func(pattern scope.Pattern) bool { return pattern.Overlaps(on) }) {
 						t.Errorf("%s: %s on %s is one on %s as well", name, member.Action, on, use.Type)
 					}
 				}
@@ -139,21 +143,32 @@ func TestNamedActionsRefuse(t *testing.T) {
 		"push, without consent":    {grants("ecr:push", repository), "action", "its ecr:PutImage hands out further power"},
 		"run, without consent":     {grants("ssm:run-document", document, instance), "action", "allow_escalation"},
 		"run, without an instance": {consent(grants("ssm:run-document", document)), "companion_resources", "instance"},
-		"companion too many":       {grants("sqs:consume", "arn:aws:sqs:eu-west-1:123456789012:jobs", "arn:aws:sqs:eu-west-1:123456789012:other"), "companion_resources", "leave it out"},
-		"a bucket as companion":    {grants("s3:sync-up", uploads, "arn:aws:s3:::releases"), "companion_resources", "leave it out"},
-		"log groups":               {grants("logs:write", "arn:aws:logs:eu-west-1:123456789012:log-group:/ci/*"), "resource", "one resource"},
-		"a stream":                 {grants("logs:write", logGroup+":log-stream:x"), "resource", ""},
-		"repositories":             {consent(grants("codeartifact:publish", "arn:aws:codeartifact:eu-west-1:123456789012:repository/company/*")), "resource", "one resource"},
-		"tables":                   {grants("dynamodb:items", "arn:aws:dynamodb:eu-west-1:123456789012:table/*"), "resource", ""},
-		"an index":                 {grants("dynamodb:items-read", orders+"/index/by-day"), "resource", ""},
-		"another service's":        {grants("sqs:consume", repository), "resource", "sqs"},
-		"another account":          {grants("sqs:consume", "arn:aws:sqs:eu-west-1:210987654321:jobs"), "resource", "123456789012"},
-		"its own condition":        {grants("s3:sync-up", uploads).when(object{"StringLike": object{"s3:prefix": "app/x/*"}}), "conditions", "s3:PutObject carries no such key"},
-		"a condition of some":      {grants("ecr:pull", repository).when(object{"StringEquals": object{"ecr:ResourceTag/env": "prod"}}), "conditions", "ecr:GetAuthorizationToken carries no such key"},
-		"a key for nothing":        {grants("ecr:pull", repository).with("kms_key", key), "kms_key", "ecr:pull needs no right"},
-		"too long":                 {grants("s3:sync-up", "arn:aws:s3:::releases/"+strings.Repeat("x", 500)+"/*"), "resource", "2048"},
-		"case":                     {grants("s3:Sync-Up", uploads), "action", "write s3:sync-up"},
-		"a wrong name":             {grants("s3:sync", uploads), "action", "s3:sync-down or s3:sync-up"},
+		"companion too many": {grants("sqs:consume", "arn:aws:sqs:eu-west-1:123456789012:jobs",
+			"arn:aws:sqs:eu-west-1:123456789012:other"), "companion_resources", "leave it out"},
+		"a bucket as companion": {grants("s3:sync-up", uploads, "arn:aws:s3:::releases"), "companion_resources",
+			"leave it out"},
+		"log groups": {grants("logs:write", "arn:aws:logs:eu-west-1:123456789012:log-group:/ci/*"),
+			"resource", "one resource"},
+		"a stream": {grants("logs:write", logGroup+":log-stream:x"), "resource", ""},
+		"repositories": {consent(grants("codeartifact:publish",
+			"arn:aws:codeartifact:eu-west-1:123456789012:repository/company/*")), "resource", "one resource"},
+		"tables": {grants("dynamodb:items", "arn:aws:dynamodb:eu-west-1:123456789012:table/*"),
+			"resource", ""},
+		"an index":          {grants("dynamodb:items-read", orders+"/index/by-day"), "resource", ""},
+		"another service's": {grants("sqs:consume", repository), "resource", "sqs"},
+		"another account": {grants("sqs:consume", "arn:aws:sqs:eu-west-1:210987654321:jobs"), "resource",
+			"123456789012"},
+		"its own condition": {grants("s3:sync-up",
+			uploads).when(object{"StringLike": object{"s3:prefix": "app/x/*"}}), "conditions", "s3:PutObject carries no " +
+			"such key"},
+		"a condition of some": {grants("ecr:pull",
+			repository).when(object{"StringEquals": object{"ecr:ResourceTag/env": "prod"}}), "conditions", "ecr:GetAuthorizationToken carries no such key"},
+		"a key for nothing": {grants("ecr:pull", repository).with("kms_key", key), "kms_key",
+			"ecr:pull needs no right"},
+		"too long": {grants("s3:sync-up", "arn:aws:s3:::releases/"+strings.Repeat("x", 500)+"/*"),
+			"resource", "2048"},
+		"case":         {grants("s3:Sync-Up", uploads), "action", "write s3:sync-up"},
+		"a wrong name": {grants("s3:sync", uploads), "action", "s3:sync-down or s3:sync-up"},
 	} {
 		_, err := test.role.compile(t, account)
 		var refusal *invalid.Error
@@ -171,13 +186,19 @@ func TestNamedActionsTakeParameters(t *testing.T) {
 		value string
 		want  string // in the policy; empty for a refusal
 	}{
-		"a path":         {scope.Texts{Action: "s3:sync-up", Resource: "arn:aws:s3:::releases/{{p}}/*"}, "a/b", `"s3:prefix":"a/b/*"`},
-		"a bucket":       {scope.Texts{Action: "s3:sync-up", Resource: "arn:aws:s3:::{{p}}/app/*"}, "other", `"Resource":"arn:aws:s3:::other"`},
-		"no bucket":      {scope.Texts{Action: "s3:sync-up", Resource: "arn:aws:s3:::{{p}}/app/*"}, "a/b", ""},
-		"a group":        {scope.Texts{Action: "logs:write", Resource: "arn:aws:logs:eu-west-1:123456789012:log-group:/{{p}}"}, "ci/x", `log-group:/ci/x:log-stream:*`},
-		"a repository":   {scope.Texts{Action: "codeartifact:publish", Resource: "arn:aws:codeartifact:eu-west-1:123456789012:repository/company/{{p}}"}, "x", `package/company/x/*`},
-		"no repository":  {scope.Texts{Action: "codeartifact:publish", Resource: "arn:aws:codeartifact:eu-west-1:123456789012:repository/company/{{p}}"}, "x/y", ""},
-		"a domain alone": {scope.Texts{Action: "codeartifact:publish", Resource: "arn:aws:codeartifact:eu-west-1:123456789012:repository/{{p}}/x"}, "one", `"arn:aws:codeartifact:eu-west-1:123456789012:domain/one"`},
+		"a path": {scope.Texts{Action: "s3:sync-up", Resource: "arn:aws:s3:::releases/{{p}}/*"}, "a/b",
+			`"s3:prefix":"a/b/*"`},
+		"a bucket": {scope.Texts{Action: "s3:sync-up", Resource: "arn:aws:s3:::{{p}}/app/*"}, "other",
+			`"Resource":"arn:aws:s3:::other"`},
+		"no bucket": {scope.Texts{Action: "s3:sync-up", Resource: "arn:aws:s3:::{{p}}/app/*"}, "a/b", ""},
+		"a group": {scope.Texts{Action: "logs:write",
+			Resource: "arn:aws:logs:eu-west-1:123456789012:log-group:/{{p}}"}, "ci/x", `log-group:/ci/x:log-stream:*`},
+		"a repository": {scope.Texts{Action: "codeartifact:publish",
+			Resource: "arn:aws:codeartifact:eu-west-1:123456789012:repository/company/{{p}}"}, "x", `package/company/x/*`},
+		"no repository": {scope.Texts{Action: "codeartifact:publish",
+			Resource: "arn:aws:codeartifact:eu-west-1:123456789012:repository/company/{{p}}"}, "x/y", ""},
+		"a domain alone": {scope.Texts{Action: "codeartifact:publish",
+			Resource: "arn:aws:codeartifact:eu-west-1:123456789012:repository/{{p}}/x"}, "one", `"arn:aws:codeartifact:eu-west-1:123456789012:domain/one"`},
 	} {
 		test.texts.Parameters = object{"p": ".*"}
 		definition, err := scope.Define(test.texts)
@@ -204,7 +225,8 @@ func TestCheckOfNamedActions(t *testing.T) {
 			t.Fatal(err)
 		}
 		ask := func(policy provider.Policy, at time.Time) provider.Verdict {
-			verdict, err := account.(provider.Checker).Check(policy, provider.Question{Action: name, Resource: granted.Resource, Time: at})
+			verdict, err := account.(provider.Checker).Check(policy, provider.Question{Action: name,
+				Resource: granted.Resource, Time: at})
 			if err != nil {
 				t.Errorf("%s: %v", name, err)
 			}

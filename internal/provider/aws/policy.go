@@ -48,7 +48,8 @@ func (g grant) compile() (provider.Policy, error) {
 	statements = append(statements, g.encryption.fence(prefixOf(g.name), names(g.actions()))...)
 	for _, part := range g.parts {
 		if len(part.resources) > 0 {
-			statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: names(part.actions), NotResource: texts(part.resources)})
+			statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: names(part.actions),
+				NotResource: texts(part.resources)})
 		}
 	}
 	statements = append(statements, g.fenceAccount()...)
@@ -84,7 +85,8 @@ func (g grant) allow(granted part, conditions iampolicy.Conditions) []iampolicy.
 			Condition: merged(conditions, iampolicy.Conditions{"StringEquals": {keyResourceAccount: g.account}})})
 	}
 	if len(owned) > 0 {
-		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: actions, Resource: texts(owned), Condition: conditions})
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: actions, Resource: texts(owned),
+			Condition: conditions})
 	}
 	return statements
 }
@@ -116,11 +118,13 @@ func (g grant) fenceAccount() []iampolicy.Statement {
 		case len(owned) == 0:
 			whole = append(whole, names(part.actions)...)
 		default:
-			statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: names(part.actions), Resource: texts(ownerless), Condition: elsewhere})
+			statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: names(part.actions),
+				Resource: texts(ownerless), Condition: elsewhere})
 		}
 	}
 	if len(whole) > 0 { // on "*", which is shorter: the actions are denied on all else
-		statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: whole, Resource: "*", Condition: elsewhere})
+		statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: whole, Resource: "*",
+			Condition: elsewhere})
 	}
 	return statements
 }
@@ -160,7 +164,8 @@ func (g grant) checkSize(policy provider.Policy) error {
 	resource := g.parts[0].resources[0].String()
 	parts := []string{fmt.Sprintf("a shorter resource (%d characters, written twice)", len(resource))}
 	if _, isNamed := FindNamed(g.name); isNamed {
-		parts = []string{fmt.Sprintf("a shorter resource (%d characters, written %d times)", len(resource), 2*len(g.parts)), "one action of " + g.name + " alone"}
+		parts = []string{fmt.Sprintf("a shorter resource (%d characters, written %d times)", len(resource), 2*len(g.parts)),
+			"one action of " + g.name + " alone"}
 	}
 	if len(g.parts[0].resources) > 1 {
 		parts = append(parts, "shorter companion_resources")
@@ -171,6 +176,7 @@ func (g grant) checkSize(policy provider.Policy) error {
 	if g.encryption != nil {
 		parts = append(parts, "no kms_key")
 	}
-	return invalid.Field("resource", resource, fmt.Sprintf("the policy would have %d of the %d characters that IAM takes", size, maxPolicy),
+	return invalid.Field("resource", resource,
+		fmt.Sprintf("the policy would have %d of the %d characters that IAM takes", size, maxPolicy),
 		"use "+invalid.OneOf(parts)).Because(scope.ErrTooLarge)
 }

@@ -93,7 +93,9 @@ func partsOf(granted scope.Scope, catalog scope.Catalog) ([]part, scope.ARN, err
 	if key != "*" {
 		// MinIO looks s3:prefix up among the headers of a request first, and a header
 		// "Prefix" is nothing that a policy can see.
-		return nil, scope.ARN{}, invalid.Field("resource", granted.Resource(), "on MinIO a listing can't be held to a prefix, since whoever sends a request can set the prefix that a condition sees",
+		return nil, scope.ARN{}, invalid.Field("resource", granted.Resource(),
+			"on MinIO a listing can't be held to a prefix, since whoever sends a request can set the prefix that a "+
+				"condition sees",
 			"name all objects of a bucket, arn:aws:s3:::"+name+"/*, or s3:multipart-upload or s3:GetObject, which list nothing")
 	}
 	listed := arn

@@ -76,7 +76,8 @@ func (m *minio) Check(policy provider.Policy, question provider.Question) (provi
 
 // checkNamed judges each action of a named one on what a role with that resource would
 // grant it on. The session may do the task if it may do each.
-func (m *minio) checkNamed(task namedAction, policy provider.Policy, question provider.Question) (verdict provider.Verdict, err error) {
+func (m *minio) checkNamed(task namedAction, policy provider.Policy,
+	question provider.Question) (verdict provider.Verdict, err error) {
 	asked := question
 	actions := task.objects
 	if task.lists {

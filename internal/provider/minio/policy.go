@@ -36,16 +36,19 @@ const maxSessionPolicy = 2048
 func compile(granted scope.Scope, parts []part, arn scope.ARN, expiresAt time.Time) (provider.Policy, error) {
 	var statements []iampolicy.Statement
 	for _, part := range parts {
-		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: part.actions, Resource: part.resource, Condition: iampolicy.Conditions{
-			"DateLessThan":              {currentTime: iampolicy.Time(expiresAt)},
-			"ForAllValues:StringEquals": {currentTime: "${aws:CurrentTime}"},
-		}})
+		statements = append(statements, iampolicy.Statement{Effect: "Allow", Action: part.actions, Resource: part.resource,
+			Condition: iampolicy.Conditions{
+				"DateLessThan":              {currentTime: iampolicy.Time(expiresAt)},
+				"ForAllValues:StringEquals": {currentTime: "${aws:CurrentTime}"},
+			}})
 	}
-	statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: "s3:*", Resource: "arn:aws:s3:::*", Condition: iampolicy.Conditions{
-		"Null": {"s3:RequestObjectTagKeys": "false"},
-	}})
+	statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: "s3:*", Resource: "arn:aws:s3:::*",
+		Condition: iampolicy.Conditions{
+			"Null": {"s3:RequestObjectTagKeys": "false"},
+		}})
 	if _, key, ofObject := strings.Cut(arn.Resource, "/"); ofObject && !strings.HasSuffix(key, "*") {
-		statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: parts[0].actions, Resource: parts[0].resource + "/"})
+		statements = append(statements, iampolicy.Statement{Effect: "Deny", Action: parts[0].actions,
+			Resource: parts[0].resource + "/"})
 	}
 	policy, err := iampolicy.Policy(statements...)
 	if err != nil {

@@ -160,7 +160,8 @@ func TestTooLargeIsToldApart(t *testing.T) {
 
 // A listing can't be held to a prefix, so that a sync has a whole bucket or none.
 func TestNamedActionsThatMinIOCantNarrow(t *testing.T) {
-	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine",
+		"secret_key": "secret"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,7 +187,8 @@ func TestNamedActionsThatMinIOCantNarrow(t *testing.T) {
 
 // A check of a named action is one of each of its members.
 func TestCheckOfNamedActions(t *testing.T) {
-	opened, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine", "secret_key": "secret"}, nil)
+	opened, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine",
+		"secret_key": "secret"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

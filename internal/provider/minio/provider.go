@@ -92,7 +92,8 @@ func open(settings provider.Settings, _ provider.Facts) (provider.Provider, erro
 // Compile implements provider.Provider.
 func (m *minio) Compile(granted scope.Scope, bounds provider.Bounds) (provider.Policy, error) {
 	if why, known := inexact[granted.Action()]; known {
-		return "", invalid.Field("action", granted.Action(), "can't be granted exactly: "+why, "name "+invalid.OneOf(slices.Concat(Actions(), NamedActions())))
+		return "", invalid.Field("action", granted.Action(), "can't be granted exactly: "+why,
+			"name "+invalid.OneOf(slices.Concat(Actions(), NamedActions())))
 	}
 	if err := checkBounds(granted, bounds); err != nil {
 		return "", err
