@@ -21,6 +21,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
 // approvalFields are the fields of a role that say who has to approve.
@@ -122,12 +123,14 @@ func bindingOf(order lifecycle.Order, stored openRole, parameters map[string]str
 	}, nil
 }
 
-// shownOf is the order as who approves sees it.
-func shownOf(order lifecycle.Order, parameters map[string]string) approval.Shown {
+// shownOf is the order as who approves sees it, with the policy that it is compiled to.
+func shownOf(order lifecycle.Order, parameters map[string]string, policy provider.Policy, expiresAt time.Time) approval.Shown {
 	narrowed := order.Narrowed()
+	policy = lifecycle.Blank(policy, expiresAt, order.Bounds.SourceIP)
 	return approval.Shown{
 		Action: order.Scope.Action(), Resource: order.Scope.Resource(), Companions: narrowed.Companions, Conditions: narrowed.Conditions,
 		SourceIP: order.Bounds.SourceIP.IsValid(), Parameters: parameters,
+		Options: order.Bounds.Options, Policy: string(policy), PolicySHA256: lifecycle.Hash(policy),
 	}
 }
 

@@ -23,6 +23,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/sweep"
 )
 
@@ -52,16 +53,16 @@ type backend struct {
 	// frozen is what is frozen, in one entry; freezing is held while that is changed.
 	frozen   cache[admission.Freezes]
 	freezing sync.Mutex
+	held     heldFreezes // those that storage has not taken yet
 	// observed is what the target said of each role's last credential.
 	observed observations
 	needed   neededKeys
 
 	tidyConfigs cache[tidyConfig] // of one entry
-	// edits is held while a role or a target is written or deleted, so that what
-	// is checked against the others still holds when it is stored. Trying a role
-	// can take a while, and no mint waits for it.
-	edits sync.Mutex
-	// definitions is held while a target is written or deleted, after edits; and,
+	// edits are held by the keys of a role and of its target, in this order, while either is stored or deleted, so
+	// that what was checked against the other still holds. None is held while a target is called to check a role.
+	edits keyedLocks
+	// definitions is held while a target is written or deleted, after its lock of edits; and,
 	// for reading, while a mint makes sure of its target and puts its grant into
 	// the ledger's index, so that a target is not deleted or moved under a grant
 	// that can't be seen yet.
@@ -84,6 +85,8 @@ func newBackend(ctx context.Context, conf *logical.BackendConfig, types []provid
 		roleFields:   mergeFields(types, func(kind provider.Type) map[string]*framework.FieldSchema { return kind.Role }),
 		captured:     map[*framework.Path][]string{},
 		mountUUID:    conf.BackendUUID,
+		targets:      cache[openTarget]{missing: errNoTarget},
+		roles:        cache[openRole]{missing: errNoRole},
 	}
 	for _, kind := range types {
 		b.types[kind.Name] = kind
@@ -240,6 +243,8 @@ func bare(err error) error {
 		return logical.ErrReadOnly
 	case errors.Is(err, provider.ErrUnavailable):
 		return logical.CodedError(http.StatusServiceUnavailable, err.Error())
+	case errors.Is(err, stored.ErrNewer):
+		return logical.CodedError(http.StatusConflict, err.Error()+"; run that version again")
 	default:
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // Freezes are in the mount's replicated storage, in force where the first are, and
@@ -47,17 +48,36 @@ func newFreezeID(now time.Time) string {
 	return fmt.Sprintf("%08x-%s", now.Unix(), base32Letters.EncodeToString(drawn))
 }
 
-// freezes are those that are in force, from the cache where it can.
+// unreadableFreeze stands for a freeze whose record can't be read: it stays in force.
+func unreadableFreeze(subject admission.Subject, err error) admission.Freeze {
+	return admission.Freeze{Subject: subject, By: approval.Decision{Reason: "its record can't be read: " + err.Error()}}
+}
+
+// freezes are those that are in force: those in storage, from the cache where it can, and those that storage has not
+// taken yet.
 func (b *backend) freezes(ctx context.Context, storage logical.Storage) (admission.Freezes, error) {
-	return b.frozen.get(frozenNow, func() (admission.Freezes, error) {
+	found, err := b.storedFreezes(ctx, storage)
+	if err != nil {
+		return nil, err
+	}
+	return b.held.with(found), nil
+}
+
+func (b *backend) storedFreezes(ctx context.Context, storage logical.Storage) (admission.Freezes, error) {
+	return b.frozen.get(ctx, frozenNow, func() (admission.Freezes, error) {
 		found := admission.Freezes{}
 		read := func(subject admission.Subject) error {
 			freeze, err := readEntry[admission.Freeze](ctx, storage, freezeKey(subject), errNoFreeze)
+			switch {
+			case errors.Is(err, errNoFreeze):
+				return nil
+			case stored.Unreadable(err):
+				freeze, err = unreadableFreeze(subject, err), nil
+			case err == nil && freeze.Subject != subject:
+				freeze = unreadableFreeze(subject, stored.ErrDamaged)
+			}
 			if err == nil {
 				found[subject] = freeze
-			}
-			if errors.Is(err, errNoFreeze) {
-				return nil
 			}
 			return err
 		}
@@ -105,19 +125,30 @@ func (b *backend) thaw() {
 }
 
 // freeze puts a freeze in force, unless its subject is frozen already: then it
-// returns the one that is.
+// returns the one that is. Where storage does not take it, it is in force in memory, see heldFreezes.
 func (b *backend) freeze(ctx context.Context, storage logical.Storage, wanted admission.Freeze) (inForce admission.Freeze, already bool, err error) {
 	b.freezing.Lock()
 	defer b.freezing.Unlock()
+	if held, known := b.held.get(wanted.Subject); known {
+		return held, true, nil
+	}
 	found, err := readEntry[admission.Freeze](ctx, storage, freezeKey(wanted.Subject), errNoFreeze)
-	if err == nil {
+	switch {
+	case err == nil:
 		b.thaw() // as if it had been written
 		return found, true, nil
+	case errors.Is(err, stored.ErrNewer):
+		return unreadableFreeze(wanted.Subject, err), true, nil
 	}
-	if !errors.Is(err, errNoFreeze) {
-		return wanted, false, err
+	if err == nil || errors.Is(err, errNoFreeze) || errors.Is(err, stored.ErrDamaged) {
+		err = writeEntry(ctx, storage, freezeKey(wanted.Subject), wanted)
 	}
-	err = writeEntry(ctx, storage, freezeKey(wanted.Subject), wanted)
+	if err != nil && b.mayHold(err) {
+		b.held.add(wanted)
+		b.persistHeld(storage)
+		b.Logger().Error("a freeze is in force in memory only: storage does not take it; that is tried again", "subject", wanted.Subject.String(), "error", err)
+		err = nil
+	}
 	b.thaw() // on an error too: storage may have taken the write
 	return wanted, false, err
 }
@@ -128,38 +159,54 @@ func (b *backend) unfreeze(ctx context.Context, storage logical.Storage, subject
 	b.freezing.Lock()
 	defer b.freezing.Unlock()
 	found, err := readEntry[admission.Freeze](ctx, storage, freezeKey(subject), errNoFreeze)
-	if err != nil {
+	held, inMemory := b.held.get(subject)
+	switch {
+	case errors.Is(err, errNoFreeze) && inMemory:
+		held.Lifted = &by
+		b.held.remove(subject)
+		b.thaw()
+		if err := writeEntry(ctx, storage, frozenPast+held.ID, held); err != nil {
+			b.Logger().Warn("a freeze that was in memory only and is lifted could not be recorded", "subject", subject.String(), "error", err)
+		}
+		return held, nil
+	case errors.Is(err, stored.ErrDamaged): // the record of the lifted one takes its place
+		found = unreadableFreeze(subject, err)
+		found.ID = newFreezeID(by.At)
+	case err != nil:
 		return found, err
 	}
 	found.Lifted = &by
 	if err := writeEntry(ctx, storage, frozenPast+found.ID, found); err != nil {
 		return found, err
 	}
-	err = deleteEntry(ctx, storage, freezeKey(subject))
+	if err = deleteEntry(ctx, storage, freezeKey(subject)); err == nil {
+		b.held.remove(subject)
+	}
 	b.thaw()
 	return found, err
 }
 
-// pastFreezes are those that were lifted, the last first.
-func (b *backend) pastFreezes(ctx context.Context, storage logical.Storage, most int) ([]admission.Freeze, error) {
+// pastFreezes are those that were lifted, the last first, and the ids of those that can't be read.
+func (b *backend) pastFreezes(ctx context.Context, storage logical.Storage, most int) (past []admission.Freeze, unreadable []string, err error) {
 	ids, err := storage.List(ctx, frozenPast)
 	if err != nil {
-		return nil, fmt.Errorf("listing past freezes: %w", err)
+		return nil, nil, fmt.Errorf("listing past freezes: %w", err)
 	}
 	slices.Sort(ids)
 	slices.Reverse(ids)
-	past := []admission.Freeze{}
 	for _, id := range ids[:min(most, len(ids))] {
 		freeze, err := readEntry[admission.Freeze](ctx, storage, frozenPast+id, errNoFreeze)
-		if errors.Is(err, errNoFreeze) {
-			continue // forgotten since it was listed
+		switch {
+		case errors.Is(err, errNoFreeze): // forgotten since it was listed
+		case stored.Unreadable(err):
+			unreadable = append(unreadable, id)
+		case err != nil:
+			return nil, nil, err
+		default:
+			past = append(past, freeze)
 		}
-		if err != nil {
-			return nil, err
-		}
-		past = append(past, freeze)
 	}
-	return past, nil
+	return past, unreadable, nil
 }
 
 // tidyFreezes forgets the freezes that were lifted before a time.
@@ -174,10 +221,12 @@ func (b *backend) tidyFreezes(ctx context.Context, storage logical.Storage, befo
 			continue
 		}
 		freeze, err := readEntry[admission.Freeze](ctx, storage, frozenPast+id, errNoFreeze)
-		if errors.Is(err, errNoFreeze) {
+		switch {
+		case errors.Is(err, errNoFreeze), errors.Is(err, stored.ErrNewer):
 			continue
-		}
-		if err != nil {
+		case errors.Is(err, stored.ErrDamaged):
+			freeze.Lifted = &approval.Decision{} // its id says that it is old enough
+		case err != nil:
 			return deleted, err
 		}
 		if freeze.Lifted == nil || !freeze.Lifted.At.Before(before) {

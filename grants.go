@@ -13,6 +13,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // How many grants an answer may have, and has where nothing else is said.
@@ -139,9 +140,48 @@ func (p grantPage) warnings() []string {
 		warnings = append(warnings, fmt.Sprintf("there may be more grants: go on with after=%s", p.next))
 	}
 	if p.damaged > 0 {
-		warnings = append(warnings, fmt.Sprintf("records of the ledger that can't be read: %d", p.damaged))
+		warnings = append(warnings, fmt.Sprintf("records of the ledger's past that can't be read: %d", p.damaged))
 	}
 	return warnings
+}
+
+// shownUnreadable is how many records that can't be read an answer names.
+const shownUnreadable = 20
+
+// unreadableGrants describes the records that can't be read of grants that may be live: no answer has these grants. The
+// warning is empty where there are none.
+func (b *backend) unreadableGrants(mount string) (described []map[string]any, warning string) {
+	described = []map[string]any{}
+	var latest time.Time
+	var ids []string
+	now := b.grants.Now()
+	for _, one := range b.grants.Index.Unreadable() {
+		if one.ExpiresBy.Before(now) {
+			continue
+		}
+		problem := stored.ErrDamaged.Error()
+		if one.Newer {
+			problem = stored.ErrNewer.Error()
+		}
+		described = append(described, map[string]any{"id": one.ID, "expires_by": stamp(one.ExpiresBy), "problem": problem, "lease_prefix": mount + "creds"})
+		if ids = append(ids, one.ID); one.ExpiresBy.After(latest) {
+			latest = one.ExpiresBy
+		}
+	}
+	if len(ids) == 0 {
+		return described, ""
+	}
+	return described, fmt.Sprintf("records of grants that can't be read: %d (%s). These grants are not in this answer. Their credentials expire at their targets by %s; "+
+		"their leases revoke them before: vault lease revoke -prefix %screds", len(ids), strings.Join(ids[:min(len(ids), shownUnreadable)], ", "), stamp(latest), mount)
+}
+
+// addUnreadable adds to an answer what it may miss.
+func (b *backend) addUnreadable(req *logical.Request, response *logical.Response) {
+	described, warning := b.unreadableGrants(req.MountPoint)
+	response.Data["unreadable"] = described
+	if warning != "" {
+		response.AddWarning(warning)
+	}
 }
 
 // selectGrants finds grants, those that aren't finished in memory, and the others
@@ -154,10 +194,15 @@ func (b *backend) selectGrants(ctx context.Context, storage logical.Storage, wan
 			found[grant.ID] = grant
 		}
 	}
+	for _, grant := range b.grants.AllHeld() { // storage does not know yet
+		if want.wanted(grant, now) {
+			found[grant.ID] = grant
+		}
+	}
 	var page grantPage
 	if states[want.state] {
 		finished, err := ledger.Finished(ctx, storage, ledger.Selection{
-			From: want.since, After: want.after, Limit: want.limit,
+			Query: want.query, From: want.since, After: want.after, Limit: want.limit,
 			Skip: func(id string) bool {
 				grant, known := b.grants.Index.Get(id)
 				return known && !grant.Finished()

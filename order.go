@@ -117,6 +117,10 @@ func (b *backend) fill(ctx context.Context, storage logical.Storage, wish wish) 
 	}
 	order := b.orderOn(stored.Target, opened)
 	order.Role, order.Task, order.Scope, order.Bounds = wish.role, wish.task, granted, within(bounds, granted)
+	order.RoleVersion = stored.version
+	if order.Filled, err = filledOf(stored.definition, wish.parameters, identity); err != nil {
+		return nothing(err)
+	}
 	order.EntityID, order.DisplayName, order.Accessor = wish.entityID, wish.displayName, wish.accessor
 	order.EntityName = func() (string, error) { return identity("identity.entity.name") }
 	return order, stored, nil

@@ -18,6 +18,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // verifyTimeout bounds the trial of a target's connection.
@@ -84,8 +85,11 @@ func (b *backend) readConfig(ctx context.Context, req *logical.Request, data *fr
 	if errors.Is(err, errNoTarget) {
 		return nil, nil
 	}
+	if err == nil {
+		err = b.settingsKnown(name, stored)
+	}
 	if err != nil {
-		return nil, err
+		return refuse(err)
 	}
 	answer := map[string]any{"type": stored.Type}
 	for name, fact := range stored.Facts {
@@ -159,10 +163,10 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 			response.AddWarning("roles of this target are refused until it has been written with verify_connection=true: which system it is was not asked")
 		}
 	}
+	defer b.edits.lock(configPrefix + name)()
 	if err := b.define(ctx, req.Storage, func() error { return b.targetStays(ctx, req.Storage, name, configured, force) }); err != nil {
 		return refuse(err)
 	}
-	defer b.edits.Unlock()
 	err = writeEntry(ctx, req.Storage, configPrefix+name, configured.target)
 	b.targets.drop(name) // on an error too: storage may have taken the write
 	b.needed.forget()
@@ -256,17 +260,22 @@ func verify(ctx context.Context, tried provider.Provider) (provider.Verification
 // grants live on it: there, revoking them would find nothing and call them dead.
 // The same holds for a user that can't end them.
 func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name string, after openTarget, force bool) error {
-	stored, err := readTarget(ctx, storage, name)
-	if errors.Is(err, errNoTarget) {
+	read, err := readTarget(ctx, storage, name)
+	switch {
+	case errors.Is(err, errNoTarget):
 		return nil
+	case errors.Is(err, stored.ErrDamaged): // the write replaces it, and nobody knows what it was
+		return b.systemStays(name, after, force)
+	case err == nil:
+		err = b.settingsKnown(name, read)
 	}
 	if err != nil {
 		return err
 	}
-	if stored.Type != after.Type {
-		return invalid.Field("type", after.Type, fmt.Sprintf("target %q is of type %s", name, stored.Type), "choose another name, or delete the target first")
+	if read.Type != after.Type {
+		return invalid.Field("type", after.Type, fmt.Sprintf("target %q is of type %s", name, read.Type), "choose another name, or delete the target first")
 	}
-	before, err := b.open(stored)
+	before, err := b.open(read)
 	if err != nil {
 		return err
 	}
@@ -284,6 +293,19 @@ func (b *backend) targetStays(ctx context.Context, storage logical.Storage, name
 	return nil
 }
 
+// systemStays is targetStays of a target whose entry is damaged: the grants tell which system it was.
+func (b *backend) systemStays(name string, after openTarget, force bool) error {
+	if !b.grants.Ready() {
+		return lifecycle.ErrRebuilding
+	}
+	elsewhere := slices.DeleteFunc(b.grants.Index.Open(ledger.Query{Target: name}, b.grants.Now()), func(grant ledger.Grant) bool { return grant.System == after.system })
+	if len(elsewhere) > 0 && !force {
+		return invalid.Field("target", name, fmt.Sprintf("what is stored of it can't be read, and %d grants that aren't finished are on another system", len(elsewhere)),
+			"configure it as it was, or choose another name; force=true closes them as lost")
+	}
+	return nil
+}
+
 // liveGrants counts the grants that live on a target. The error is
 // lifecycle.ErrRebuilding where that is not known yet.
 func (b *backend) liveGrants(name string) (int, error) {
@@ -293,18 +315,16 @@ func (b *backend) liveGrants(name string) (int, error) {
 	return b.grants.Index.Count(ledger.Query{Target: name}, b.grants.Now()), nil
 }
 
-// define locks what is defined and has it checked, and leaves it locked, for
-// defined to unlock, if the check has nothing against it. Where it has to wait for
-// the ledger, mints don't wait with it.
+// define locks definitions and has a change checked, and leaves them locked if the check has nothing against it.
+// Where it has to wait for the ledger, mints don't wait with it.
 func (b *backend) define(ctx context.Context, storage logical.Storage, check func() error) error {
 	for {
-		b.edits.Lock()
 		b.definitions.Lock()
 		err := check()
 		if err == nil {
 			return nil
 		}
-		b.defined()
+		b.definitions.Unlock()
 		if !errors.Is(err, lifecycle.ErrRebuilding) {
 			return err
 		}
@@ -313,12 +333,6 @@ func (b *backend) define(ctx context.Context, storage logical.Storage, check fun
 			return err
 		}
 	}
-}
-
-// defined unlocks what define has locked.
-func (b *backend) defined() {
-	b.definitions.Unlock()
-	b.edits.Unlock()
 }
 
 func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -332,15 +346,22 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 			return refuse(err)
 		}
 	}
+	defer b.edits.lock(configPrefix + name)() // so that no role begins to name it
+	var unreadable []string
+	if !force {
+		if unreadable, err = b.unnamed(ctx, req.Storage, name); err != nil {
+			return refuse(err)
+		}
+	}
 	if err := b.define(ctx, req.Storage, func() error {
 		if force {
 			return nil
 		}
-		return b.targetUnused(ctx, req.Storage, name)
+		return b.targetUnused(name)
 	}); err != nil {
 		return refuse(err)
 	}
-	defer b.defined()
+	defer b.definitions.Unlock()
 	err = deleteEntry(ctx, req.Storage, configPrefix+name)
 	b.targets.drop(name)
 	if err != nil {
@@ -352,34 +373,43 @@ func (b *backend) deleteConfig(ctx context.Context, req *logical.Request, data *
 		return refuse(err)
 	}
 	b.grants.Forget(name)
+	if len(unreadable) > 0 {
+		left = append(left, "roles that can't be read, and may name the target: "+invalid.OneOf(unreadable))
+	}
 	return warn(left), nil
 }
 
-// targetUnused refuses where roles name the target or grants live on it.
-func (b *backend) targetUnused(ctx context.Context, storage logical.Storage, name string) error {
-	const remedy = "delete the roles and revoke the leases first, or delete with force=true"
+const unuse = "delete the roles and revoke the leases first, or delete with force=true"
+
+// unnamed refuses where roles name the target. It returns the roles that can't be read.
+func (b *backend) unnamed(ctx context.Context, storage logical.Storage, name string) (unreadable []string, err error) {
 	roles, err := storage.List(ctx, rolePrefix)
 	if err != nil {
-		return fmt.Errorf("listing roles: %w", err)
+		return nil, fmt.Errorf("listing roles: %w", err)
 	}
 	for _, roleName := range roles {
-		stored, err := readRole(ctx, storage, roleName)
-		if errors.Is(err, errNoRole) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if stored.Target == name {
-			return invalid.Field("target", name, fmt.Sprintf("role %q uses it", roleName), remedy)
+		read, err := readRole(ctx, storage, roleName)
+		switch {
+		case errors.Is(err, errNoRole):
+		case stored.Unreadable(err):
+			unreadable = append(unreadable, roleName)
+		case err != nil:
+			return nil, err
+		case read.Target == name:
+			return nil, invalid.Field("target", name, fmt.Sprintf("role %q uses it", roleName), unuse)
 		}
 	}
+	return unreadable, nil
+}
+
+// targetUnused refuses where grants live on the target, or something of its roles is left there.
+func (b *backend) targetUnused(name string) error {
 	live, err := b.liveGrants(name)
 	if err != nil {
 		return err
 	}
 	if live > 0 {
-		return invalid.Field("target", name, fmt.Sprintf("live grants on it: %d", live), remedy)
+		return invalid.Field("target", name, fmt.Sprintf("live grants on it: %d", live), unuse)
 	}
 	if left := b.grants.Installed(name); len(left) > 0 {
 		return invalid.Field("target", name, fmt.Sprintf("its roles have left %d objects on it that are not removed yet", len(left)), "try again when the target answers and the grants that need them have ended, or delete with force=true")

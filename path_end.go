@@ -70,7 +70,9 @@ func (b *backend) end(ctx context.Context, req *logical.Request, data *framework
 	}
 	if data.Get("dry_run").(bool) {
 		counts := ending.Count(b.ends.Matching(filter, b.grants.Now()))
-		return &logical.Response{Data: map[string]any{"matched": counts.Matched, "targets": counts.Targets, "dry_run": true}}, nil
+		response := &logical.Response{Data: map[string]any{"matched": counts.Matched, "targets": counts.Targets, "dry_run": true}}
+		b.addUnreadable(req, response)
+		return response, nil
 	}
 	id, done, err := b.ends.Begin(ctx, req.Storage, filter, requester(req), reason)
 	if err != nil {
@@ -88,6 +90,10 @@ func (b *backend) end(ctx context.Context, req *logical.Request, data *framework
 		return nil, err
 	}
 	response := &logical.Response{Data: describeEnd(end)}
+	b.addUnreadable(req, response)
+	if end.Unrecorded {
+		response.AddWarning("storage does not take writes: what was ended is dead at its target, and is recorded in memory only until storage takes it. A restart, a seal or a step-down before that breaks this end off")
+	}
 	switch {
 	case end.DoneAt.IsZero():
 		response.AddWarning("it goes on: read end-status end_id=" + id)
@@ -169,11 +175,11 @@ func (b *backend) endStatus(ctx context.Context, req *logical.Request, data *fra
 			return nil, nil
 		}
 		if err != nil {
-			return nil, err
+			return refuse(err)
 		}
 		return &logical.Response{Data: describeEnd(end)}, nil
 	}
-	all, err := b.ends.Ends(ctx, req.Storage)
+	all, unreadable, err := b.ends.Ends(ctx, req.Storage)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +187,11 @@ func (b *backend) endStatus(ctx context.Context, req *logical.Request, data *fra
 	for _, end := range all {
 		described = append(described, describeEnd(end))
 	}
-	return &logical.Response{Data: map[string]any{"ends": described}}, nil
+	response := &logical.Response{Data: map[string]any{"ends": described}}
+	if len(unreadable) > 0 {
+		response.AddWarning("records of ends that can't be read, and that do not go on: " + invalid.OneOf(unreadable))
+	}
+	return response, nil
 }
 
 func describeEnd(end ending.End) map[string]any {
@@ -199,7 +209,7 @@ func describeEnd(end ending.End) map[string]any {
 	}
 	return map[string]any{
 		"end_id": end.ID, "filter": filter, "requested_by": end.By, "reason": end.Reason, "requested_at": stamp(end.At),
-		"running": end.DoneAt.IsZero(), "done_at": stamp(end.DoneAt),
+		"recorded": !end.Unrecorded, "running": end.DoneAt.IsZero(), "done_at": stamp(end.DoneAt),
 		"matched": end.Matched, "ended": end.Ended, "failed": end.Failed, "targets": end.Targets, "problems": append([]string{}, end.Problems...),
 	}
 }

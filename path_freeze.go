@@ -129,7 +129,10 @@ func (b *backend) writeFreeze(ctx context.Context, req *logical.Request, data *f
 	if err != nil {
 		return refuse(err)
 	}
-	response := &logical.Response{Data: describeFreeze(inForce)}
+	response := &logical.Response{Data: b.describeFreeze(inForce)}
+	if _, held := b.held.get(subject); held {
+		response.AddWarning(inMemoryOnly)
+	}
 	if already {
 		response.AddWarning(fmt.Sprintf("%s is frozen already, since %s, and that stays as it is: one unfreeze lifts it", subject, stamp(inForce.By.At)))
 		return response, nil
@@ -163,7 +166,7 @@ func (b *backend) writeUnfreeze(ctx context.Context, req *logical.Request, data 
 		return refuse(err)
 	}
 	b.Logger().Warn("unfrozen", "subject", subject.String(), "entity_id", by.Entity, "reason", by.Reason)
-	response := &logical.Response{Data: describeFreeze(lifted)}
+	response := &logical.Response{Data: b.describeFreeze(lifted)}
 	frozen, err := b.freezes(ctx, req.Storage)
 	if err != nil {
 		return refuse(err)
@@ -179,18 +182,25 @@ func (b *backend) readFreezes(ctx context.Context, req *logical.Request, _ *fram
 	if err != nil {
 		return refuse(err)
 	}
-	past, err := b.pastFreezes(ctx, req.Storage, shownFreezes)
+	past, unreadable, err := b.pastFreezes(ctx, req.Storage, shownFreezes)
 	if err != nil {
 		return refuse(err)
 	}
 	describe := func(freezes []admission.Freeze) []map[string]any {
 		described := make([]map[string]any, 0, len(freezes))
 		for _, one := range freezes {
-			described = append(described, describeFreeze(one))
+			described = append(described, b.describeFreeze(one))
 		}
 		return described
 	}
-	return &logical.Response{Data: map[string]any{"frozen": describe(inOrder(frozen)), "lifted": describe(past)}}, nil
+	response := &logical.Response{Data: map[string]any{"frozen": describe(inOrder(frozen)), "lifted": describe(past)}}
+	if len(b.held.all()) > 0 {
+		response.AddWarning(inMemoryOnly)
+	}
+	if len(unreadable) > 0 {
+		response.AddWarning("records of lifted freezes that can't be read: " + invalid.OneOf(unreadable))
+	}
+	return response, nil
 }
 
 // inOrder are freezes in the order that they came into force.
@@ -198,10 +208,16 @@ func inOrder(frozen admission.Freezes) []admission.Freeze {
 	return slices.SortedFunc(maps.Values(frozen), func(a, b admission.Freeze) int { return strings.Compare(a.ID, b.ID) })
 }
 
-func describeFreeze(freeze admission.Freeze) map[string]any {
+// inMemoryOnly warns of what storage has not taken.
+const inMemoryOnly = "storage does not take writes: a freeze with in_memory=true is in force on this node, and is lost with a restart, a seal or a step-down. It is stored as soon as storage takes it"
+
+func (b *backend) describeFreeze(freeze admission.Freeze) map[string]any {
 	described := map[string]any{
 		"id": freeze.ID, "subject": freeze.Subject.Kind, "name": freeze.Subject.Name,
 		"reason": freeze.By.Reason, "entity_id": freeze.By.Entity, "display_name": freeze.By.DisplayName, "frozen_at": stamp(freeze.By.At),
+	}
+	if _, held := b.held.get(freeze.Subject); held && freeze.Lifted == nil {
+		described["in_memory"] = true
 	}
 	if freeze.Lifted != nil {
 		described["unfrozen_by"] = describeDecisions(*freeze.Lifted)[0]

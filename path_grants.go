@@ -144,6 +144,7 @@ func (b *backend) listGrants(ctx context.Context, req *logical.Request, data *fr
 		response.Data["next"] = page.next
 	}
 	response.Warnings = page.warnings()
+	b.addUnreadable(req, response)
 	return response, nil
 }
 
@@ -161,7 +162,7 @@ func (b *backend) readGrants(ctx context.Context, req *logical.Request, data *fr
 	for i, prefix := range prefixes.exact {
 		prefixes.exact[i] = req.MountPoint + prefix
 	}
-	return &logical.Response{
+	response := &logical.Response{
 		Data: map[string]any{
 			"grants":         described,
 			"next":           page.next,
@@ -170,7 +171,9 @@ func (b *backend) readGrants(ctx context.Context, req *logical.Request, data *fr
 			"not_covered":    prefixes.left,
 		},
 		Warnings: page.warnings(),
-	}, nil
+	}
+	b.addUnreadable(req, response)
+	return response, nil
 }
 
 func (b *backend) readGrant(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -180,11 +183,14 @@ func (b *backend) readGrant(ctx context.Context, req *logical.Request, data *fra
 	}
 	grant, known := b.grants.Index.Get(id)
 	if !known {
+		grant, known = b.grants.Held(id)
+	}
+	if !known {
 		var err error
 		if grant, err = ledger.Find(ctx, req.Storage, id); errors.Is(err, ledger.ErrNotFound) {
 			return nil, nil
 		} else if err != nil {
-			return nil, err
+			return refuse(err)
 		}
 	}
 	answer := describe(req, grant, b.grants.Now())
@@ -194,7 +200,15 @@ func (b *backend) readGrant(ctx context.Context, req *logical.Request, data *fra
 			answer["entity_name"] = entity.Name
 		}
 	}
-	return &logical.Response{Data: answer}, nil
+	response := &logical.Response{Data: answer}
+	warning, err := b.describeGranted(ctx, req.Storage, grant, answer)
+	if err != nil {
+		return refuse(err)
+	}
+	if warning != "" {
+		response.AddWarning(warning)
+	}
+	return response, nil
 }
 
 // describe is a grant for people. It has no secret, since the ledger has none.
@@ -215,6 +229,10 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"display_name":   grant.DisplayName,
 		"token_accessor": grant.Accessor,
 		"approval":       grant.Approval,
+		"role_version":   grant.RoleVersion,
+		"policy_sha256":  grant.PolicySHA256,
+		"options":        json.RawMessage(orEmpty(grant.Options)),
+		"parameters":     json.RawMessage(orEmpty(grant.Filled)),
 		"issued_at":      stamp(grant.IssuedAt),
 		"expires_at":     stamp(grant.ExpiresAt),
 		"ended_at":       stamp(grant.EndedAt),
@@ -239,6 +257,10 @@ The ledger has every credential that was minted: who read it, for which task,
 what it may do exactly, from when to when, how it ended, and the handle to find
 it by in the target's own log. It never has a secret. "at_end" is what a target
 that can tell knew of the credential right before it was ended.
+
+One grant also has the policy that it was minted with, its expiry and the reader's
+address left out, and the role as it was then. Both stay after the role has changed
+or gone. "policy_sha256" is the policy's hash, which the request shows that was approved.
 
 A list or a read answers with the grants that live or are still to be ended;
 "since", "until" and "state" reach what has ended, as long as tidy-config keeps

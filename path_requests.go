@@ -93,7 +93,8 @@ func (b *backend) openRequestFor(ctx context.Context, req *logical.Request, data
 	} else if err != nil {
 		return refuse(err)
 	}
-	if _, _, err := order.Compile(b.grants.Now()); err != nil {
+	policy, expiresAt, err := order.Compile(b.grants.Now())
+	if err != nil {
 		return refuse(err)
 	}
 	if err := b.checkEntity(req.EntityID); err != nil {
@@ -106,7 +107,7 @@ func (b *backend) openRequestFor(ctx context.Context, req *logical.Request, data
 	}
 	opened, err := b.openRequest(ctx, req.Storage, approval.Request{
 		Binding: binding,
-		Shown:   shownOf(order, parameters),
+		Shown:   shownOf(order, parameters, policy, expiresAt),
 		Reason:  data.Get("reason").(string),
 		TTL:     order.TTL,
 	}, stored.Approval, approval.Actor{Entity: req.EntityID, DisplayName: req.DisplayName})
@@ -179,11 +180,11 @@ func (b *backend) readRequest(ctx context.Context, req *logical.Request, data *f
 }
 
 func (b *backend) listOpenRequests(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
-	open, _, err := b.unfinishedRequests(ctx, req.Storage)
+	open, _, unreadable, err := b.unfinishedRequests(ctx, req.Storage)
 	if err != nil {
 		return refuse(err)
 	}
-	return listRequests(open), nil
+	return listRequests(open, unreadable), nil
 }
 
 func (b *backend) listPastRequests(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
@@ -194,11 +195,11 @@ func (b *backend) listPastRequests(ctx context.Context, req *logical.Request, da
 	if limit < 1 || limit > maxLimit {
 		return refuse(invalid.Field("limit", fmt.Sprint(limit), fmt.Sprintf("not between 1 and %d", maxLimit), "ask for fewer, and go on after the last"))
 	}
-	page, next, err := b.pastRequests(ctx, req.Storage, after, limit)
+	page, next, unreadable, err := b.pastRequests(ctx, req.Storage, after, limit)
 	if err != nil {
 		return refuse(err)
 	}
-	response := listRequests(page)
+	response := listRequests(page, unreadable)
 	if next != "" {
 		response.Data["next"] = next
 		response.AddWarning("there are more requests: go on with after=" + next)
@@ -207,7 +208,7 @@ func (b *backend) listPastRequests(ctx context.Context, req *logical.Request, da
 }
 
 // listRequests lists requests in the state that is stored with them.
-func listRequests(listed []approval.Request) *logical.Response {
+func listRequests(listed []approval.Request, unreadable []string) *logical.Response {
 	var keys []string
 	info := map[string]any{}
 	for _, one := range listed {
@@ -218,7 +219,11 @@ func listRequests(listed []approval.Request) *logical.Response {
 			"approvals": fmt.Sprintf("%d of %d", len(one.Approvals), one.Rule.Needed), "expires_at": stamp(one.ExpiresAt),
 		}
 	}
-	return logical.ListResponseWithInfo(keys, info)
+	response := logical.ListResponseWithInfo(keys, info)
+	if len(unreadable) > 0 {
+		response.AddWarning("records of requests that can't be read, and whose requests admit nothing: " + invalid.OneOf(unreadable))
+	}
+	return response
 }
 
 // describeRequest is a request for people, in a state.
@@ -235,6 +240,9 @@ func describeRequest(one approval.Request, state approval.State) map[string]any 
 		"conditions":         json.RawMessage(orEmpty(one.Shown.Conditions)),
 		"bound_source_ip":    one.Shown.SourceIP,
 		"parameters":         orNone(one.Shown.Parameters),
+		"options":            orNothing(one.Shown.Options),
+		"policy":             one.Shown.Policy,
+		"policy_sha256":      one.Shown.PolicySHA256,
 		"ttl":                int64(one.TTL / time.Second),
 		"reason":             one.Reason,
 		"entity_id":          one.Binding.Entity,
@@ -263,6 +271,13 @@ func orNone(parameters map[string]string) map[string]string {
 		return map[string]string{}
 	}
 	return maps.Clone(parameters)
+}
+
+func orNothing(options map[string]any) map[string]any {
+	if options == nil {
+		return map[string]any{}
+	}
+	return maps.Clone(options)
 }
 
 func describeDecisions(made ...approval.Decision) []map[string]any {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -124,9 +125,21 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 	if errors.Is(err, errNoRole) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = b.optionsKnown(name, stored.Options)
 	}
+	if err != nil {
+		return refuse(err)
+	}
+	answer := describeRole(stored)
+	// What is not the role's own can't be written.
+	observed := b.observed.of(name)
+	maps.Copy(answer, observed.values)
+	return &logical.Response{Data: answer, Warnings: observed.warnings}, nil
+}
+
+// describeRole is a role for operators.
+func describeRole(stored role) map[string]any {
 	answer := map[string]any{
 		"target":   stored.Target,
 		"action":   stored.Action,
@@ -156,11 +169,13 @@ func (b *backend) readRole(ctx context.Context, req *logical.Request, data *fram
 	for name, value := range stored.Options {
 		answer[name] = value
 	}
-	// What is not the role's own can't be written.
-	observed := b.observed.of(name)
-	maps.Copy(answer, observed.values)
-	return &logical.Response{Data: answer, Warnings: observed.warnings}, nil
+	return answer
 }
+
+// writeTries is how often a role is checked whose definition or target is changed meanwhile by others.
+const writeTries = 4
+
+var errRoleChanged = errors.New("the role or its target was changed while the role was being checked")
 
 // writeRole creates, updates and patches: what is left out stays as it is, and
 // what a patch says is null is unset.
@@ -169,9 +184,37 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 	if err != nil {
 		return refuse(err)
 	}
-	b.edits.Lock()
-	defer b.edits.Unlock()
-	changed, err := readRole(ctx, req.Storage, name)
+	for range writeTries {
+		attempt := *data
+		attempt.Raw = maps.Clone(data.Raw)
+		response, err := b.tryWriteRole(ctx, req, &attempt, name)
+		if !errors.Is(err, errRoleChanged) {
+			return response, err
+		}
+	}
+	return nil, logical.CodedError(http.StatusConflict, errRoleChanged.Error()+"; try again")
+}
+
+// readRoleForWrite reads the role that a write changes, and its version; both are empty where it does not exist, or
+// is damaged: then the write replaces it.
+func (b *backend) readRoleForWrite(ctx context.Context, storage logical.Storage, name string) (read role, version string, err error) {
+	read, err = readForWrite[role](ctx, storage, rolePrefix+name, errNoRole)
+	if err == nil {
+		err = b.optionsKnown(name, read.Options)
+	}
+	if err == nil {
+		version, err = versionOf(read)
+	}
+	if err != nil {
+		return role{}, "", err
+	}
+	return read, version, nil
+}
+
+// tryWriteRole checks a role, which calls its target, and then stores it if neither it nor its target was changed
+// meanwhile. The error is errRoleChanged where one was.
+func (b *backend) tryWriteRole(ctx context.Context, req *logical.Request, data *framework.FieldData, name string) (*logical.Response, error) {
+	changed, version, err := b.readRoleForWrite(ctx, req.Storage, name)
 	switch {
 	case errors.Is(err, errNoRole) && req.Operation == logical.PatchOperation:
 		return logical.RespondWithStatusCode(logical.ErrorResponse("role %q does not exist; create it with a write", name), req, 404)
@@ -220,12 +263,46 @@ func (b *backend) writeRole(ctx context.Context, req *logical.Request, data *fra
 			return refuse(err)
 		}
 	}
-	err = writeEntry(ctx, req.Storage, rolePrefix+name, valid.role)
-	b.roleChanged(name) // on an error too: storage may have taken the write
-	if err != nil {
+	err = b.storeRole(ctx, req.Storage, name, version, valid, opened)
+	switch {
+	case errors.Is(err, errRoleChanged):
+		return nil, err
+	case err != nil:
 		return refuse(err)
 	}
 	return warn(slices.Concat(valid.warnings, advice, b.roleWarnings(changed), rules.Advice(b.grants.Now()))), nil
+}
+
+// storeRole stores a role if it has still the version that it was checked with, and its target is still the same
+// system. The error is errRoleChanged otherwise.
+func (b *backend) storeRole(ctx context.Context, storage logical.Storage, name, version string, valid validated, checkedOn openTarget) error {
+	defer b.edits.lock(rolePrefix + name)()
+	defer b.edits.lock(configPrefix + valid.Target)()
+	past, current, err := b.readRoleForWrite(ctx, storage, name)
+	if err != nil && !errors.Is(err, errNoRole) {
+		return err
+	}
+	opened, err := b.openTarget(ctx, storage, valid.Target)
+	if err != nil && !errors.Is(err, errNoTarget) {
+		return err
+	}
+	if current != version || err != nil || opened.Type != checkedOn.Type || opened.system != checkedOn.system {
+		return errRoleChanged
+	}
+	if current != "" {
+		if err := b.storePast(ctx, storage, name, past); err != nil {
+			return err
+		}
+	}
+	err = writeEntry(ctx, storage, rolePrefix+name, valid.role)
+	b.roleChanged(name) // on an error too: storage may have taken the write
+	if err != nil {
+		return err
+	}
+	if err := b.storeVersion(ctx, storage, name, valid.role, valid.blank); err != nil { // the sweeper tries again
+		b.Logger().Warn("the version of a role could not be stored", "role", name, "error", err)
+	}
+	return nil
 }
 
 // roleChanged forgets what is known of a role.
@@ -362,8 +439,12 @@ func (b *backend) deleteRole(ctx context.Context, req *logical.Request, data *fr
 	if err != nil {
 		return refuse(err)
 	}
-	b.edits.Lock()
-	defer b.edits.Unlock()
+	defer b.edits.lock(rolePrefix + name)()
+	if past, version, err := b.readRoleForWrite(ctx, req.Storage, name); err == nil && version != "" {
+		if err := b.storePast(ctx, req.Storage, name, past); err != nil {
+			return refuse(err)
+		}
+	}
 	err = deleteEntry(ctx, req.Storage, rolePrefix+name)
 	b.roleChanged(name)
 	if err != nil {

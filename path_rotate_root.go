@@ -15,6 +15,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 const (
@@ -58,8 +59,9 @@ func (b *backend) pathRotateRoot() []*framework.Path {
 // rotation is the note of a rotation, in Vault's write-ahead log. It holds no
 // secret.
 type rotation struct {
-	Target string                `json:"target"`
-	Plan   provider.RotationPlan `json:"plan"`
+	Version int                   `json:"version,omitempty"` // see stored.Version
+	Target  string                `json:"target"`
+	Plan    provider.RotationPlan `json:"plan"`
 }
 
 // rotateRoot writes down what it is about to do, makes the new credential, has it
@@ -191,7 +193,7 @@ type notes struct {
 }
 
 func (n *notes) put(ctx context.Context, plan provider.RotationPlan) error {
-	id, err := framework.PutWAL(ctx, n.storage, walRotation, rotation{Target: n.target, Plan: plan})
+	id, err := framework.PutWAL(ctx, n.storage, walRotation, rotation{Version: stored.Version, Target: n.target, Plan: plan})
 	if id != "" {
 		n.ids = append(n.ids, id) // storage may have taken it
 	}
@@ -235,6 +237,9 @@ func (b *backend) rollBack(ctx context.Context, req *logical.Request, kind strin
 	var noted rotation
 	if err := json.Unmarshal(text, &noted); err != nil {
 		return err
+	}
+	if noted.Version > stored.Version {
+		return fmt.Errorf("the note of a rotation of target %q was %w", noted.Target, stored.ErrNewer)
 	}
 	if !b.rotating.TryLock() {
 		return errors.New("a rotation is under way")

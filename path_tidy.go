@@ -12,6 +12,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/sweep"
 )
 
@@ -31,14 +32,16 @@ type tidyConfig struct {
 	OrphanInterval time.Duration `json:"orphan_interval"`
 }
 
+var defaultTidyConfig = tidyConfig{Retention: defaultRetention, OrphanInterval: defaultOrphanInterval}
+
 var errNoTidyConfig = errors.New("tidy-config has not been written")
 
 // readTidyConfig returns the sweeper's settings, from the cache where it can.
 func (b *backend) readTidyConfig(ctx context.Context, storage logical.Storage) (tidyConfig, error) {
-	return b.tidyConfigs.get(tidyConfigKey, func() (tidyConfig, error) {
+	return b.tidyConfigs.get(ctx, tidyConfigKey, func() (tidyConfig, error) {
 		stored, err := readEntry[tidyConfig](ctx, storage, tidyConfigKey, errNoTidyConfig)
 		if errors.Is(err, errNoTidyConfig) {
-			return tidyConfig{Retention: defaultRetention, OrphanInterval: defaultOrphanInterval}, nil
+			return defaultTidyConfig, nil
 		}
 		return stored, err
 	})
@@ -74,6 +77,11 @@ func (b *backend) tidyPast(ctx context.Context, storage logical.Storage, before 
 		var lifted int
 		lifted, err = b.tidyFreezes(ctx, storage, before)
 		forgotten += lifted
+	}
+	if err == nil {
+		var versions int
+		versions, err = b.tidyVersions(ctx, storage, before)
+		forgotten += versions
 	}
 	if errors.Is(err, logical.ErrReadOnly) {
 		err = nil
@@ -169,26 +177,31 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 		return refuse(err)
 	}
 	status := b.sweeper.Status()
-	return &logical.Response{Data: map[string]any{
-		"restored":    restoredStatus(older),
-		"running":     status.Step != "",
-		"step":        status.Step,
-		"step_since":  stamp(status.Begun),
-		"ledger_id":   id,
-		"mount_uuid":  b.mountUUID,
-		"untidy":      b.untidy(),
-		"live":        b.grants.Index.Count(ledger.Query{}, b.grants.Now()),
-		"retried":     status.Again,
-		"unreachable": status.Unreachable,
-		"access":      status.Access,
-		"damaged":     b.grants.Index.Damaged(),
-		"end":         map[string]any{"at": stamp(status.End.At), "ended": status.End.Ended, "failed": status.End.Failed},
-		"remove":      map[string]any{"at": stamp(status.Remove.At), "removed": status.Remove.Removed, "staying": orZero(status.Remove.Staying), "problem": status.Remove.Problem},
-		"pack":        map[string]any{"at": stamp(status.Pack.At), "packed": status.Pack.Grants, "damaged": status.Pack.Damaged, "problem": status.Pack.Problem},
-		"retire":      map[string]any{"at": stamp(status.Retire.At), "deleted": status.Retire.Deleted, "problem": status.Retire.Problem},
-		"requests":    map[string]any{"at": stamp(status.Tidy.At), "moved": status.Tidy.Moved, "deleted": status.Tidy.Deleted, "problem": status.Tidy.Problem},
-		"orphans":     map[string]any{"at": stamp(status.Orphans.At), "problem": status.Orphans.Problem, "targets": describeTargets(status.Orphans.Targets)},
-	}}, nil
+	response := &logical.Response{Data: map[string]any{
+		"running":         status.Step != "",
+		"step":            status.Step,
+		"step_since":      stamp(status.Begun),
+		"ledger_id":       id,
+		"restored":        restoredStatus(older),
+		"plugin_version":  Version,
+		"storage_version": stored.Version,
+		"mount_uuid":      b.mountUUID,
+		"untidy":          b.untidy(),
+		"live":            b.grants.Index.Count(ledger.Query{}, b.grants.Now()),
+		"retried":         status.Again,
+		"unreachable":     status.Unreachable,
+		"access":          status.Access,
+		"damaged":         b.grants.Index.Damaged(),
+		"end":             map[string]any{"at": stamp(status.End.At), "ended": status.End.Ended, "failed": status.End.Failed},
+		"remove":          map[string]any{"at": stamp(status.Remove.At), "removed": status.Remove.Removed, "staying": orZero(status.Remove.Staying), "problem": status.Remove.Problem},
+		"pack":            map[string]any{"at": stamp(status.Pack.At), "packed": status.Pack.Grants, "damaged": status.Pack.Damaged, "problem": status.Pack.Problem},
+		"retire":          map[string]any{"at": stamp(status.Retire.At), "deleted": status.Retire.Deleted, "problem": status.Retire.Problem},
+		"requests":        map[string]any{"at": stamp(status.Tidy.At), "moved": status.Tidy.Moved, "deleted": status.Tidy.Deleted, "problem": status.Tidy.Problem},
+		"orphans":         map[string]any{"at": stamp(status.Orphans.At), "problem": status.Orphans.Problem, "targets": describeTargets(status.Orphans.Targets)},
+		"unwritten":       len(b.grants.AllHeld()) + len(b.held.all()),
+	}}
+	b.addUnreadable(req, response)
+	return response, nil
 }
 
 // restoredStatus describes that the storage is older than what it was, if it is.
@@ -235,7 +248,7 @@ func describeTargets(steps []sweep.TargetStep) map[string]any {
 func (b *backend) readTidySettings(ctx context.Context, req *logical.Request, _ *framework.FieldData) (*logical.Response, error) {
 	config, err := b.readTidyConfig(ctx, req.Storage)
 	if err != nil {
-		return nil, err
+		return refuse(err)
 	}
 	return &logical.Response{Data: map[string]any{
 		"retention": int64(config.Retention.Seconds()), "orphan_interval": int64(config.OrphanInterval.Seconds()),
@@ -244,8 +257,11 @@ func (b *backend) readTidySettings(ctx context.Context, req *logical.Request, _ 
 
 func (b *backend) writeTidySettings(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	config, err := b.readTidyConfig(ctx, req.Storage)
+	if errors.Is(err, stored.ErrDamaged) {
+		config, err = defaultTidyConfig, nil // the write replaces it
+	}
 	if err != nil {
-		return nil, err
+		return refuse(err)
 	}
 	for _, setting := range []struct {
 		field string

@@ -2,6 +2,7 @@ package precision
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // renewal is what a renewable lease remembers beside its grant: what the role was
@@ -36,6 +38,9 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 		return nil, err
 	}
 	const remedy = "read a new credential"
+	if data.Version > stored.Version {
+		return nil, bare(fmt.Errorf("the lease was %w", stored.ErrNewer))
+	}
 	if data.Renewal == nil {
 		return nil, invalid.Hidden("lease", "its role did not say renewable=true when it was read", remedy)
 	}
@@ -43,7 +48,7 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 	if err != nil {
 		return nil, bare(err)
 	}
-	order, stored, err := b.fill(ctx, req.Storage, wish{
+	order, current, err := b.fill(ctx, req.Storage, wish{
 		role: grant.Role, task: grant.Task, parameters: data.Renewal.Parameters, address: data.Renewal.SourceIP, entityID: grant.EntityID, displayName: grant.DisplayName,
 	})
 	if err != nil {
@@ -52,18 +57,18 @@ func (b *backend) renew(ctx context.Context, req *logical.Request, _ *framework.
 	if err := b.checkFrozen(ctx, req.Storage, order); err != nil {
 		return nil, bare(err)
 	}
-	if !stored.Renewable {
+	if !current.Renewable {
 		return nil, invalid.Hidden("lease", "its role does not say renewable=true any more", remedy)
 	}
 	b.system.maxTTL.forget() // Vault cuts the lease to what the mount is tuned to now
-	if order.Longest, err = stored.longest(b.System()); err != nil {
+	if order.Longest, err = current.longest(b.System()); err != nil {
 		return nil, err
 	}
 	wanted := min(max(req.Secret.Increment, 0), order.Longest)
-	if order.TTL, _, err = stored.lifetime(wanted, b.System()); err != nil {
+	if order.TTL, _, err = current.lifetime(wanted, b.System()); err != nil {
 		return nil, bare(err)
 	}
-	cut, err := b.admitRenewal(stored.rules, grant, data.Renewal.Caller, &order)
+	cut, err := b.admitRenewal(current.rules, grant, data.Renewal.Caller, &order)
 	if err != nil {
 		return nil, bare(err)
 	}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // Requests are in the mount's replicated storage, so that there is one truth: what
@@ -92,6 +93,15 @@ func readOpen(ctx context.Context, storage logical.Storage, tag string) ([]appro
 	return kept, err
 }
 
+// readOpenForWrite is readOpen for a caller that writes the record whole: a damaged one counts as empty.
+func readOpenForWrite(ctx context.Context, storage logical.Storage, tag string) ([]approval.Request, error) {
+	kept, err := readOpen(ctx, storage, tag)
+	if errors.Is(err, stored.ErrDamaged) {
+		return nil, nil
+	}
+	return kept, err
+}
+
 func writeOpen(ctx context.Context, storage logical.Storage, tag string, kept []approval.Request) error {
 	if len(kept) == 0 {
 		return deleteEntry(ctx, storage, openRequests+tag)
@@ -111,14 +121,14 @@ func versionOf(stored role) (string, error) {
 
 // roleVersion is the version that a role has now, empty where there is none.
 func (b *backend) roleVersion(ctx context.Context, storage logical.Storage, name string) (string, error) {
-	stored, err := b.openRole(ctx, storage, name)
+	opened, err := b.openRole(ctx, storage, name)
 	if errors.Is(err, errNoRole) {
 		return "", nil
 	}
 	if err != nil {
 		return "", err
 	}
-	return stored.version, nil
+	return opened.version, nil
 }
 
 // findRequest reads a request. The error is errNoRequest where there is none.
@@ -181,7 +191,7 @@ func (b *backend) openRequest(ctx context.Context, storage logical.Storage, aske
 	b.requests.mu.Lock()
 	defer b.requests.mu.Unlock()
 	tag := tagOf(by.Entity)
-	kept, err := readOpen(ctx, storage, tag)
+	kept, err := readOpenForWrite(ctx, storage, tag)
 	if err != nil {
 		return asked, err
 	}
@@ -307,22 +317,29 @@ func sameVersion(minted approval.Binding, version string) error {
 
 // unfinishedRequests are the requests that something can still become of, in the
 // order that they were opened in, and apart from them those that are finished and
-// have not been moved yet.
-func (b *backend) unfinishedRequests(ctx context.Context, storage logical.Storage) (open, finished []approval.Request, err error) {
+// have not been moved yet. Records that can't be read are skipped, and named in unreadable.
+func (b *backend) unfinishedRequests(ctx context.Context, storage logical.Storage) (open, finished []approval.Request, unreadable []string, err error) {
 	tags, err := storage.List(ctx, openRequests)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing requests: %w", err)
+		return nil, nil, nil, fmt.Errorf("listing requests: %w", err)
 	}
 	now := b.grants.Now()
 	for _, tag := range tags {
 		kept, err := readOpen(ctx, storage, tag)
+		if stored.Unreadable(err) {
+			unreadable = append(unreadable, openRequests+tag)
+			continue
+		}
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, nil, err
 		}
 		for _, one := range kept {
 			version, err := b.roleVersion(ctx, storage, one.Binding.Role)
+			if stored.Unreadable(err) {
+				version, err = one.Binding.Version, nil // nobody knows; a mint by it is refused
+			}
 			if err != nil {
-				return nil, nil, err
+				return nil, nil, nil, err
 			}
 			if one = one.Settled(now, version); one.State.Unfinished() {
 				open = append(open, one)
@@ -334,5 +351,5 @@ func (b *backend) unfinishedRequests(ctx context.Context, storage logical.Storag
 	byID := func(a, b approval.Request) int { return strings.Compare(a.ID, b.ID) }
 	slices.SortFunc(open, byID)
 	slices.SortFunc(finished, byID)
-	return open, finished, nil
+	return open, finished, unreadable, nil
 }

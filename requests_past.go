@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // settle moves the finished requests of a tag to the past, and returns those that
@@ -52,6 +53,10 @@ func (b *backend) tidyRequests(ctx context.Context, storage logical.Storage, bef
 		b.requests.mu.Lock()
 		_, count, err := b.settle(ctx, storage, tag)
 		b.requests.mu.Unlock()
+		if stored.Unreadable(err) {
+			b.Logger().Warn("requests of an entity, or their role, can't be read, and stay as they are", "record", openRequests+tag, "error", err)
+			continue
+		}
 		if err != nil {
 			return moved, 0, err
 		}
@@ -66,7 +71,7 @@ func (b *backend) tidyRequests(ctx context.Context, storage logical.Storage, bef
 			continue
 		}
 		past, err := readEntry[approval.Request](ctx, storage, pastRequests+id, errNoRequest)
-		if errors.Is(err, errNoRequest) {
+		if errors.Is(err, errNoRequest) || stored.Unreadable(err) {
 			continue
 		}
 		if err != nil {
@@ -87,11 +92,12 @@ func (b *backend) tidyRequests(ctx context.Context, storage logical.Storage, bef
 }
 
 // pastRequests are finished requests, in the order that they were opened in. next
-// is where the rest begins after, empty if there is none.
-func (b *backend) pastRequests(ctx context.Context, storage logical.Storage, after string, limit int) (page []approval.Request, next string, err error) {
-	_, unmoved, err := b.unfinishedRequests(ctx, storage)
+// is where the rest begins after, empty if there is none. Records that can't be read are skipped, and named in
+// unreadable.
+func (b *backend) pastRequests(ctx context.Context, storage logical.Storage, after string, limit int) (page []approval.Request, next string, unreadable []string, err error) {
+	_, unmoved, unreadable, err := b.unfinishedRequests(ctx, storage)
 	if err != nil {
-		return nil, "", err
+		return nil, "", nil, err
 	}
 	found := map[string]approval.Request{}
 	for _, one := range unmoved {
@@ -99,7 +105,7 @@ func (b *backend) pastRequests(ctx context.Context, storage logical.Storage, aft
 	}
 	ids, err := storage.List(ctx, pastRequests)
 	if err != nil {
-		return nil, "", fmt.Errorf("listing past requests: %w", err)
+		return nil, "", nil, fmt.Errorf("listing past requests: %w", err)
 	}
 	ids = slices.AppendSeq(ids, maps.Keys(found))
 	slices.Sort(ids)
@@ -108,7 +114,7 @@ func (b *backend) pastRequests(ctx context.Context, storage logical.Storage, aft
 			continue
 		}
 		if len(page) == limit {
-			return page, page[limit-1].ID, nil
+			return page, page[limit-1].ID, unreadable, nil
 		}
 		one, known := found[id]
 		if !known {
@@ -116,11 +122,15 @@ func (b *backend) pastRequests(ctx context.Context, storage logical.Storage, aft
 			if errors.Is(err, errNoRequest) {
 				continue // forgotten since it was listed
 			}
+			if stored.Unreadable(err) {
+				unreadable = append(unreadable, pastRequests+id)
+				continue
+			}
 			if err != nil {
-				return nil, "", err
+				return nil, "", nil, err
 			}
 		}
 		page = append(page, one)
 	}
-	return page, "", nil
+	return page, "", unreadable, nil
 }

@@ -15,8 +15,10 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/scope"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // rolePrefix is where the roles are in storage.
@@ -62,22 +64,41 @@ type openRole struct {
 // openRole returns the role of that name, from the cache where it can. The error
 // is errNoRole where there is none.
 func (b *backend) openRole(ctx context.Context, storage logical.Storage, name string) (openRole, error) {
-	return b.roles.get(name, func() (openRole, error) {
+	return b.roles.get(ctx, name, func() (openRole, error) {
 		stored, err := readRole(ctx, storage, name)
 		if err != nil {
 			return openRole{}, err
 		}
+		if err := b.optionsKnown(name, stored.Options); err != nil {
+			return openRole{}, err
+		}
 		definition, err := stored.define()
 		if err != nil {
-			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err) // not the caller's mistake
+			return openRole{}, damagedRole(name, err)
 		}
 		rules, err := admission.Parse(stored.Admission)
 		if err != nil {
-			return openRole{}, fmt.Errorf("the stored role %q can't be read: %v", name, err)
+			return openRole{}, damagedRole(name, err)
 		}
 		version, err := versionOf(stored)
 		return openRole{role: stored, definition: definition, rules: rules, version: version}, err
 	})
+}
+
+// damagedRole is not the caller's mistake, so it does not wrap the error.
+func damagedRole(name string, err error) error {
+	return fmt.Errorf("%s%s is %w: %v", rolePrefix, name, stored.ErrDamaged, err)
+}
+
+// optionsKnown refuses a stored role with an option that no type of target takes: a newer plugin wrote it, and to
+// drop the option could drop a restriction.
+func (b *backend) optionsKnown(name string, options provider.Settings) error {
+	for _, option := range slices.Sorted(maps.Keys(options)) {
+		if _, known := b.roleFields[option]; !known {
+			return fmt.Errorf("%s%s was %w: it has option %q", rolePrefix, name, stored.ErrNewer, option)
+		}
+	}
+	return nil
 }
 
 // define is what the role grants.
@@ -165,6 +186,7 @@ type validated struct {
 	// policies are what it makes of each value that the role's parameters can have; nil
 	// where nobody can list those.
 	policies []provider.Policy
+	blank    provider.Policy // the policy with its expiry and the reader's address left out
 }
 
 // validate checks the role against its target: everything that could be wrong
@@ -197,7 +219,7 @@ func (r role) validate(ctx context.Context, opened openTarget, now time.Time, sy
 			advice = adviser.Advise(granted, bounds)
 		}
 		if len(definition.References()) == 0 {
-			valid.policy = policy
+			valid.policy, valid.blank = policy, lifecycle.Blank(policy, bounds.ExpiresAt, bounds.SourceIP)
 		}
 		return nil
 	})

@@ -12,6 +12,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/sweep"
 )
 
@@ -21,10 +22,13 @@ const secretType = "precision_credential"
 // leaseData is what a lease remembers of its grant: enough to end it when its
 // role has been changed or deleted, and when the ledger has lost it.
 type leaseData struct {
+	Version int             `json:"version"` // see stored.Version
 	GrantID string          `json:"grant_id"`
 	Target  string          `json:"target"`
 	System  string          `json:"system"` // see ledger.Grant
 	Handle  provider.Handle `json:"handle"`
+	Role    string          `json:"role"` // Role and Task name the grant where its record is lost
+	Task    string          `json:"task"`
 	Renewal *renewal        `json:"renewal"` // nil for one that can't be renewed
 }
 
@@ -47,11 +51,14 @@ func (b *backend) secret() *framework.Secret {
 // lease answers a read with an issued credential under its lease.
 func (b *backend) lease(issued lifecycle.Issued, data map[string]any, renewal *renewal) *logical.Response {
 	response := b.Secret(secretType).Response(data, map[string]any{
+		"version":  stored.Version,
 		"renewal":  renewal,
 		"grant_id": issued.Grant.ID,
 		"target":   issued.Grant.Target,
 		"system":   issued.Grant.System,
 		"handle":   issued.Credential.Handle,
+		"role":     issued.Grant.Role,
+		"task":     issued.Grant.Task,
 	})
 	response.Secret.Renewable = renewal != nil
 	response.Secret.TTL = issued.Lease
@@ -77,7 +84,7 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 		return nil, err
 	}
 	return nil, bare(b.grants.End(ctx, req.Storage, lifecycle.EndOrder{
-		Provider: ender, ID: data.GrantID, Target: data.Target, System: data.System, Handle: data.Handle,
+		Provider: ender, ID: data.GrantID, Target: data.Target, System: data.System, Handle: data.Handle, Role: data.Role, Task: data.Task,
 	}))
 }
 

@@ -2,38 +2,38 @@ package precision
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/hashicorp/vault/sdk/framework"
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // readEntry reads what writeEntry stored at key. The error is missing where
-// there is nothing.
+// there is nothing, and stored.ErrNewer or stored.ErrDamaged for what this plugin can't read.
 func readEntry[T any](ctx context.Context, storage logical.Storage, key string, missing error) (T, error) {
-	var stored T
-	entry, err := storage.Get(ctx, key)
-	if err != nil {
-		return stored, fmt.Errorf("reading %s: %w", key, err)
+	var entry T
+	found, err := stored.Get(ctx, storage, key, &entry)
+	if err == nil && !found {
+		err = missing
 	}
-	if entry == nil {
-		return stored, missing
+	return entry, err
+}
+
+// readForWrite is readEntry for a caller that replaces the entry. It treats a damaged entry as a missing one, and
+// returns the error of one that a newer plugin wrote.
+func readForWrite[T any](ctx context.Context, storage logical.Storage, key string, missing error) (T, error) {
+	entry, err := readEntry[T](ctx, storage, key, missing)
+	if errors.Is(err, stored.ErrDamaged) {
+		err = missing
 	}
-	if err := entry.DecodeJSON(&stored); err != nil {
-		return stored, fmt.Errorf("decoding %s: %w", key, err)
-	}
-	return stored, nil
+	return entry, err
 }
 
 func writeEntry(ctx context.Context, storage logical.Storage, key string, value any) error {
-	entry, err := logical.StorageEntryJSON(key, value)
-	if err != nil {
-		return fmt.Errorf("encoding %s: %w", key, err)
-	}
-	if err := storage.Put(ctx, entry); err != nil {
-		return fmt.Errorf("writing %s: %w", key, err)
-	}
-	return nil
+	return stored.Put(ctx, storage, key, value)
 }
 
 func deleteEntry(ctx context.Context, storage logical.Storage, key string) error {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // configPrefix is where the targets are in storage, sealed.
@@ -46,9 +47,12 @@ func readTarget(ctx context.Context, storage logical.Storage, name string) (targ
 // openTarget returns the target of that name with its provider, from the cache
 // where it can.
 func (b *backend) openTarget(ctx context.Context, storage logical.Storage, name string) (openTarget, error) {
-	return b.targets.get(name, func() (openTarget, error) {
+	return b.targets.get(ctx, name, func() (openTarget, error) {
 		stored, err := readTarget(ctx, storage, name)
 		if err != nil {
+			return openTarget{}, err
+		}
+		if err := b.settingsKnown(name, stored); err != nil {
 			return openTarget{}, err
 		}
 		opened, err := b.open(stored)
@@ -57,6 +61,20 @@ func (b *backend) openTarget(ctx context.Context, storage logical.Storage, name 
 		}
 		return opened, err
 	})
+}
+
+// settingsKnown refuses a stored target of a type, or with a setting, that this plugin does not have.
+func (b *backend) settingsKnown(name string, read target) error {
+	kind, known := b.types[read.Type]
+	if !known {
+		return fmt.Errorf("%s%s was %w: it is of type %q", configPrefix, name, stored.ErrNewer, read.Type)
+	}
+	for _, setting := range slices.Sorted(maps.Keys(read.Settings)) {
+		if _, known := kind.Config[setting]; !known {
+			return fmt.Errorf("%s%s was %w: it has setting %q", configPrefix, name, stored.ErrNewer, setting)
+		}
+	}
+	return nil
 }
 
 func (b *backend) open(stored target) (openTarget, error) {

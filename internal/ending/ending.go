@@ -5,6 +5,7 @@ package ending
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -52,6 +53,8 @@ type End struct {
 	Reason string    `json:"reason"`
 	At     time.Time `json:"at"`            // grants that were issued later are not meant
 	DoneAt time.Time `json:"done,omitzero"` // zero while it is under way
+	// Unrecorded says that storage has not taken all that became of it; see lifecycle.ErrUnrecorded.
+	Unrecorded bool `json:"-"`
 	Counts
 }
 
@@ -147,8 +150,12 @@ func (r *Runner) Begin(ctx context.Context, storage logical.Storage, filter Filt
 	r.add(begun)
 	r.mu.Unlock()
 	if err := r.write(ctx, storage, begun.End); err != nil {
-		r.remove(begun)
-		return "", nil, err
+		if !r.Grants.MayHold(err) {
+			r.remove(begun)
+			return "", nil, err
+		}
+		r.Log.Error("an end is in memory only: storage does not take it; a restart breaks it off", "end_id", begun.ID, "error", err)
+		begun.Unrecorded = true
 	}
 	r.Log.Warn("grants are ended on request", "end_id", begun.ID, "by", by, "reason", reason)
 	r.Grants.Behind(func(ctx context.Context) { r.run(ctx, storage, begun) })
@@ -173,7 +180,7 @@ func (r *Runner) remove(begun *run) {
 // is in memory, and must not block.
 func (r *Runner) Resume(storage logical.Storage) {
 	r.Grants.Behind(func(ctx context.Context) {
-		all, err := r.stored(ctx, storage)
+		all, _, err := r.stored(ctx, storage)
 		if err != nil {
 			r.Log.Error("ends that were requested can't be read: what a restart has interrupted does not go on", "error", err)
 			return
@@ -200,8 +207,36 @@ func (r *Runner) Resume(storage logical.Storage) {
 // run ends what matches. After a restart, what was ended before does not match any
 // more, and stays counted.
 func (r *Runner) run(ctx context.Context, storage logical.Storage, begun *run) {
-	defer close(begun.done)
 	defer r.remove(begun)
+	err := r.carryOut(ctx, storage, begun)
+	if err == nil && ctx.Err() == nil {
+		err = r.write(ctx, storage, r.snapshot(begun))
+	}
+	r.note(begun, err)
+	close(begun.done)
+	for err != nil && r.snapshot(begun).DoneAt != (time.Time{}) {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+			err = r.write(ctx, storage, r.snapshot(begun))
+		}
+	}
+	if ctx.Err() == nil {
+		r.prune(ctx, storage, begun.ID)
+	}
+}
+
+// note keeps whether storage has taken what became of an end.
+func (r *Runner) note(begun *run, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	begun.Unrecorded = begun.Unrecorded || err != nil
+}
+
+// carryOut ends what matches, and leaves what it can't end to the sweeper. An error, or an end that is not done, goes
+// on after a restart.
+func (r *Runner) carryOut(ctx context.Context, storage logical.Storage, begun *run) error {
 	left := r.Matching(begun.Filter, begun.At)
 	seen := map[string]bool{}
 	for _, grant := range left {
@@ -218,11 +253,11 @@ func (r *Runner) run(ctx context.Context, storage logical.Storage, begun *run) {
 	})
 	// What is counted outlives a crash, too; and one that may not write any more must
 	// not change a target.
-	for err := r.write(ctx, storage, r.snapshot(begun)); err != nil; err = r.write(ctx, storage, r.snapshot(begun)) {
+	for err := r.write(ctx, storage, r.snapshot(begun)); err != nil && !begun.Unrecorded; err = r.write(ctx, storage, r.snapshot(begun)) {
 		r.Log.Warn("an end waits until storage takes writes", "end_id", begun.ID, "error", err)
 		select {
 		case <-ctx.Done():
-			return
+			return ctx.Err()
 		case <-time.After(pause):
 		}
 	}
@@ -230,7 +265,7 @@ func (r *Runner) run(ctx context.Context, storage logical.Storage, begun *run) {
 		if round > 0 {
 			select {
 			case <-ctx.Done():
-				return // it goes on after a restart
+				return ctx.Err()
 			case <-time.After(pause):
 			}
 		}
@@ -249,19 +284,16 @@ func (r *Runner) run(ctx context.Context, storage logical.Storage, begun *run) {
 		}
 	}
 	if ctx.Err() != nil {
-		return
+		return ctx.Err()
 	}
 	if err := r.Grants.BeginEnd(ctx, storage, left, begun.order()); err != nil {
 		r.Log.Warn("that the sweeper is to go on with an end could not be written down for all", "end_id", begun.ID, "error", err)
-		return // it goes on after a restart
+		return err
 	}
 	r.update(begun, func(counts *Counts) { counts.Failed, begun.DoneAt = len(left), r.Grants.Now().UTC() })
 	end := r.snapshot(begun)
-	if err := r.write(ctx, storage, end); err != nil {
-		r.Log.Warn("that an end is done could not be written down", "end_id", begun.ID, "error", err)
-	}
 	r.Log.Warn("grants were ended on request", "end_id", end.ID, "by", end.By, "matched", end.Matched, "ended", end.Ended, "failed", end.Failed)
-	r.prune(ctx, storage, end.ID)
+	return nil
 }
 
 func (r *Runner) update(begun *run, change func(*Counts)) {
@@ -320,6 +352,10 @@ func (r *Runner) endOn(ctx context.Context, storage logical.Storage, begun *run,
 		all.Go(func() {
 			defer func() { <-turns }()
 			err := r.end(ctx, storage, grant, order)
+			if errors.Is(err, lifecycle.ErrUnrecorded) { // it is dead
+				r.note(begun, err)
+				err = nil
+			}
 			r.update(begun, func(counts *Counts) {
 				if err == nil {
 					counts.Ended++

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // Prefix is where the ends are in storage, local to a cluster as the grants are.
@@ -20,11 +22,11 @@ const Prefix = "e/"
 const maxKept = 100
 
 // Ends returns the ends that are under way and the latest that are done, the
-// latest first.
-func (r *Runner) Ends(ctx context.Context, storage logical.Storage) ([]End, error) {
-	all, err := r.stored(ctx, storage)
+// latest first, and the ids of those whose records can't be read.
+func (r *Runner) Ends(ctx context.Context, storage logical.Storage) (all []End, unreadable []string, err error) {
+	all, unreadable, err = r.stored(ctx, storage)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for i, end := range all {
 		r.mu.Lock()
@@ -35,14 +37,11 @@ func (r *Runner) Ends(ctx context.Context, storage logical.Storage) ([]End, erro
 		}
 	}
 	slices.SortFunc(all, func(a, b End) int { return strings.Compare(b.ID, a.ID) })
-	return all, nil
+	return all, unreadable, nil
 }
 
 // ErrNoEnd is returned for an end that is not, or no longer, written down.
 var ErrNoEnd = errors.New("there is no such end")
-
-// errDamaged is returned for what is in an end's place and can't be read.
-var errDamaged = errors.New("damaged")
 
 // Find returns one end. The error is ErrNoEnd where there is none.
 func (r *Runner) Find(ctx context.Context, storage logical.Storage, id string) (End, error) {
@@ -55,57 +54,44 @@ func (r *Runner) Find(ctx context.Context, storage logical.Storage, id string) (
 	return read(ctx, storage, id)
 }
 
-func (r *Runner) stored(ctx context.Context, storage logical.Storage) ([]End, error) {
+func (r *Runner) stored(ctx context.Context, storage logical.Storage) (all []End, unreadable []string, err error) {
 	ids, err := storage.List(ctx, Prefix)
 	if err != nil {
-		return nil, fmt.Errorf("listing the ends: %w", err)
+		return nil, nil, fmt.Errorf("listing the ends: %w", err)
 	}
-	var all []End
 	for _, id := range ids {
 		end, err := read(ctx, storage, id)
 		switch {
 		case errors.Is(err, ErrNoEnd): // pruned since it was listed
-		case errors.Is(err, errDamaged):
+		case stored.Unreadable(err):
 			r.Log.Error("an end that was requested can't be read, and does not go on", "end_id", id, "error", err)
+			unreadable = append(unreadable, id)
 		case err != nil:
-			return nil, err
+			return nil, nil, err
 		default:
 			all = append(all, end)
 		}
 	}
-	return all, nil
+	return all, unreadable, nil
 }
 
 func read(ctx context.Context, storage logical.Storage, id string) (End, error) {
-	entry, err := storage.Get(ctx, Prefix+id)
-	if err != nil {
-		return End{}, fmt.Errorf("reading end %s: %w", id, err)
-	}
-	if entry == nil {
-		return End{}, ErrNoEnd
-	}
 	var end End
-	if err := entry.DecodeJSON(&end); err != nil {
-		return End{}, fmt.Errorf("%w: decoding end %s: %w", errDamaged, id, err)
+	found, err := stored.Get(ctx, storage, Prefix+id, &end)
+	if err == nil && !found {
+		err = ErrNoEnd
 	}
-	return end, nil
+	return end, err
 }
 
 func (r *Runner) write(ctx context.Context, storage logical.Storage, end End) error {
-	entry, err := logical.StorageEntryJSON(Prefix+end.ID, end)
-	if err != nil {
-		return fmt.Errorf("encoding end %s: %w", end.ID, err)
-	}
-	if err := storage.Put(ctx, entry); err != nil {
-		return fmt.Errorf("writing end %s: %w", end.ID, err)
-	}
-	return nil
+	return stored.Put(ctx, storage, Prefix+end.ID, end)
 }
 
 // prune forgets the oldest ends that are done. The grants say by whom and why they
 // were ended as long as the ledger keeps them.
 func (r *Runner) prune(ctx context.Context, storage logical.Storage, but string) {
-	all, err := r.Ends(ctx, storage)
+	all, _, err := r.Ends(ctx, storage)
 	if err != nil || len(all) <= maxKept {
 		return
 	}

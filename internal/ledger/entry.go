@@ -28,7 +28,7 @@ type entry struct {
 	state, system, action, resource, displayName, because unique.Handle[string]
 	companions, conditions, sourceIP, accessor            unique.Handle[string]
 	request, atEnd                                        unique.Handle[string]
-	approval                                              unique.Handle[string]
+	approval, minted, filled                              unique.Handle[string]
 	handle                                                packed
 	issuedAt, expiresAt, endedAt                          int64 // ns since 1970; 0: not yet
 
@@ -45,14 +45,15 @@ func newEntry(grant Grant) *entry {
 		id: grant.ID, state: unique.Make(string(grant.State)), because: unique.Make(string(grant.Ending)),
 		system: unique.Make(grant.System), action: unique.Make(grant.Action), resource: unique.Make(grant.Resource),
 		companions: unique.Make(join(grant.Companions)), conditions: unique.Make(grant.Conditions), sourceIP: unique.Make(grant.SourceIP),
-		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), approval: unique.Make(grant.Approval), handle: pack(grant.Handle),
+		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), approval: unique.Make(grant.Approval),
+		minted: unique.Make(joinSome(grant.RoleVersion, grant.Options)), filled: unique.Make(joinSome(grant.PolicySHA256, grant.Filled)), handle: pack(grant.Handle),
 		request: unique.Make(joinSome(grant.EndedBy, grant.EndReason)), atEnd: unique.Make(flatten(grant.AtEnd)),
 		issuedAt: nanoseconds(grant.IssuedAt), expiresAt: nanoseconds(grant.ExpiresAt), endedAt: nanoseconds(grant.EndedAt),
 	}
 }
 
 func (e *entry) grant() Grant {
-	request := append(split(e.request.Value()), "", "")
+	request, minted, filled := append(split(e.request.Value()), "", ""), append(split(e.minted.Value()), "", ""), append(split(e.filled.Value()), "", "")
 	return Grant{
 		ID: e.id, State: State(e.state.Value()), Ending: Cause(e.because.Value()),
 		Target: e.key(byTarget), System: e.system.Value(), Base: e.key(byBase), Installed: e.key(byInstalled), Role: e.key(byRole), Task: e.key(byTask),
@@ -60,6 +61,7 @@ func (e *entry) grant() Grant {
 		Companions: split(e.companions.Value()), Conditions: e.conditions.Value(), SourceIP: e.sourceIP.Value(),
 		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Approval: e.approval.Value(), Handle: e.handle.unpack(),
 		IssuedAt: moment(e.issuedAt), ExpiresAt: moment(e.expiresAt), EndedAt: moment(e.endedAt),
+		RoleVersion: minted[0], Options: minted[1], PolicySHA256: filled[0], Filled: filled[1],
 		EndedBy: request[0], EndReason: request[1], AtEnd: unflatten(e.atEnd.Value()),
 	}
 }

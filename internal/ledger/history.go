@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // batch is how many records are read before what they hold is packed.
@@ -84,7 +86,10 @@ func Pack(ctx context.Context, storage logical.Storage, bucket string) (Packed, 
 			}
 		}
 	}
-	return packed, segment.close(ctx, storage)
+	if err := segment.close(ctx, storage); err != nil || packed.Grants == 0 || next > 0 {
+		return packed, err // Cover sees to what was packed before
+	}
+	return packed, changeCovered(ctx, storage, func(known *covered) { known.add(bucket) })
 }
 
 // Retire forgets the grants that had their latest end before a time: it deletes
@@ -110,6 +115,9 @@ func Retire(ctx context.Context, storage logical.Storage, before time.Time) (del
 			deleted++
 		}
 	}
+	if err := uncover(ctx, storage, before); err != nil {
+		return deleted, err
+	}
 	left, err := PastBuckets(ctx, storage, before)
 	if err != nil {
 		return deleted, err
@@ -130,7 +138,7 @@ func retireDamaged(ctx context.Context, storage logical.Storage, bucket string) 
 		return 0, fmt.Errorf("ledger: listing bucket %s: %w", bucket, err)
 	}
 	for _, name := range names {
-		if _, err := Get(ctx, storage, name); !errors.Is(err, ErrDamaged) {
+		if _, err := Get(ctx, storage, name); !errors.Is(err, ErrDamaged) || errors.Is(err, stored.ErrNewer) {
 			continue
 		}
 		if err := storage.Delete(ctx, Prefix+bucket+"/"+name); err != nil {

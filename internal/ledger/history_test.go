@@ -1,8 +1,11 @@
 package ledger
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -11,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // past is a grant of the bucket that ended at now, finished.
@@ -140,8 +145,8 @@ func TestPackCrashes(t *testing.T) {
 		storage.failFrom(-1, false)
 		wantHistory(t, storage, want)
 		if err == nil {
-			if call != 13 {
-				t.Errorf("a pack makes %d calls; the test is for 2 lists, 5 reads, a write and 5 deletes", call)
+			if call != 17 {
+				t.Errorf("a pack makes %d calls; the test is for 3 lists, 6 reads, 3 writes and 5 deletes", call)
 			}
 			return
 		}
@@ -252,6 +257,50 @@ func BenchmarkPack(b *testing.B) {
 		b.StartTimer()
 		if packed, err := Pack(context.Background(), storage, pastBucket); err != nil || packed.Grants != 10_000 {
 			b.Fatal(packed, err)
+		}
+	}
+}
+
+// A segment that a newer plugin wrote is said to be unreadable, and a line that can't be read hides no other.
+func TestASegmentIsReadStrictly(t *testing.T) {
+	grant := func(i int) Grant {
+		return Grant{ID: fmt.Sprintf("%s%016d", pastBucket, 2000000+i), State: Ended, Target: "db"}
+	}
+	line := func(i int) string {
+		text, err := json.Marshal(grant(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text) + "\n"
+	}
+	for name, c := range map[string]struct {
+		text  string
+		want  int
+		newer bool
+		err   bool
+	}{
+		"without a header": {line(1) + line(2), 2, false, false},
+		"of this version":  {"{\"segment_version\":1}\n" + line(1) + line(2), 2, false, false},
+		"of a newer one":   {"{\"segment_version\":99}\n" + line(1), 0, true, true},
+		"a newer line":     {line(1) + "{\"id\":\"x\",\"new\":1}\n" + line(2), 2, true, true},
+		"a damaged line":   {line(1) + "{\"id\":7}\n" + line(2), 2, false, true},
+		"a torn line":      {line(1) + "{\"id\":", 1, false, true},
+	} {
+		var packed bytes.Buffer
+		writer := gzip.NewWriter(&packed)
+		if _, err := writer.Write([]byte(c.text)); err != nil {
+			t.Fatal(err)
+		}
+		if err := writer.Close(); err != nil {
+			t.Fatal(err)
+		}
+		storage := &logical.InmemStorage{}
+		if err := storage.Put(t.Context(), &logical.StorageEntry{Key: segmentKey(pastBucket, 0), Value: packed.Bytes()}); err != nil {
+			t.Fatal(err)
+		}
+		grants, err := readSegment(t.Context(), storage, pastBucket, 0)
+		if len(grants) != c.want || (err != nil) != c.err || errors.Is(err, stored.ErrNewer) != c.newer || (err != nil && !errors.Is(err, ErrDamaged)) {
+			t.Errorf("%s: %d grants, %v", name, len(grants), err)
 		}
 	}
 }

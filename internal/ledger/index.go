@@ -1,10 +1,15 @@
 package ledger
 
 import (
+	"cmp"
 	"container/heap"
 	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // SweepDelay is how long after its own end a grant is left to its lease.
@@ -23,13 +28,14 @@ type Index struct {
 	mu         sync.Mutex
 	byID       map[string]*entry
 	groups     [keys]map[string]*group
-	ending     map[*entry]struct{} // Ending or Dead
-	unfinished map[string]int      // by bucket
-	open       int                 // grants that may still work at their targets
-	untidy     int                 // Dead
-	ends       queue               // what has not expired, or is kept for its base
-	overdue    queue               // what has, and isn't finished
-	damaged    int                 // records that could not be read on the last rebuild
+	ending     map[*entry]struct{}   // Ending or Dead
+	unfinished map[string]int        // by bucket
+	open       int                   // grants that may still work at their targets
+	untidy     int                   // Dead
+	ends       queue                 // what has not expired, or is kept for its base
+	overdue    queue                 // what has, and isn't finished
+	unreadable map[string]Unreadable // the records that the rebuild could not read, by id
+	strays     int                   // what else is in the records' place
 
 	// gone are the grants that were finished while the index was being rebuilt:
 	// what was read of them before is no longer so. It is nil afterwards.
@@ -40,7 +46,7 @@ type Index struct {
 // NewIndex makes an index that knows nothing yet, and takes what is put into it.
 func NewIndex() *Index {
 	x := &Index{
-		byID: map[string]*entry{}, ending: map[*entry]struct{}{}, unfinished: map[string]int{},
+		byID: map[string]*entry{}, ending: map[*entry]struct{}{}, unfinished: map[string]int{}, unreadable: map[string]Unreadable{},
 		gone: map[string]struct{}{}, ready: make(chan struct{}),
 	}
 	for by := range x.groups {
@@ -92,7 +98,8 @@ func (x *Index) Update(grant Grant, now time.Time) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.advance(now)
-	given := false // out by Overdue, and not back yet
+	delete(x.unreadable, grant.ID) // it was replaced
+	given := false                 // out by Overdue, and not back yet
 	if e, known := x.byID[grant.ID]; known {
 		given = e.queue == nil
 		x.drop(e)
@@ -196,11 +203,46 @@ func (x *Index) Unfinished(id string) int {
 	return x.unfinished[id[:min(len(id), bucketDigits)]]
 }
 
-// Damaged counts the records that could not be read when the index was rebuilt.
+// Unreadable is a record that this plugin can't read: the grant that it is of is in no answer.
+type Unreadable struct {
+	ID        string
+	ExpiresBy time.Time // when its credential has expired at the target at the latest
+	Newer     bool      // a newer plugin wrote it
+}
+
+// Damaged counts the records that could not be read when the index was rebuilt, and were not replaced since.
 func (x *Index) Damaged() int {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.damaged
+	return len(x.unreadable) + x.strays
+}
+
+// Unreadable returns the records that could not be read and were not replaced since, by their ids.
+func (x *Index) Unreadable() []Unreadable {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return slices.SortedFunc(maps.Values(x.unreadable), func(a, b Unreadable) int { return cmp.Compare(a.ID, b.ID) })
+}
+
+// Forget drops the records that could not be read whose credentials have expired before a time, as Retire does.
+func (x *Index) Forget(before time.Time) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	maps.DeleteFunc(x.unreadable, func(_ string, one Unreadable) bool { return !one.Newer && one.ExpiresBy.Before(before) })
+}
+
+// missed keeps what the rebuild could not read.
+func (x *Index) missed(id string, err error) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	latest, misnamed := LatestEnd(id)
+	if misnamed != nil || !IsID(id) {
+		x.strays++
+		return
+	}
+	if _, known := x.byID[id]; !known { // it was replaced meanwhile
+		x.unreadable[id] = Unreadable{ID: id, ExpiresBy: latest, Newer: errors.Is(err, stored.ErrNewer)}
+	}
 }
 
 // restore puts in what was read from storage, unless something newer is known.

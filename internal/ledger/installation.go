@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // InstallPrefix is where what has been installed at targets is recorded. It is
@@ -47,11 +48,7 @@ func NewInstallation(target, system string, handle provider.Handle, at time.Time
 
 // PutInstallation writes an installation down.
 func PutInstallation(ctx context.Context, storage logical.Storage, installation Installation) error {
-	entry, err := logical.StorageEntryJSON(InstallPrefix+installation.Key, installation)
-	if err != nil {
-		return fmt.Errorf("ledger: encoding installation %s: %w", installation.Key, err)
-	}
-	return wrap(storage.Put(ctx, entry), "ledger: writing installation "+installation.Key)
+	return wrap(stored.Put(ctx, storage, InstallPrefix+installation.Key, installation), "ledger")
 }
 
 // DeleteInstallation forgets one that is gone from its target.
@@ -84,16 +81,17 @@ func Installations(ctx context.Context, storage logical.Storage) (all []Installa
 
 // GetInstallation reads one. The error is ErrNotFound where it is not written down.
 func GetInstallation(ctx context.Context, storage logical.Storage, key string) (Installation, error) {
-	entry, err := storage.Get(ctx, InstallPrefix+key)
-	if err != nil {
-		return Installation{}, fmt.Errorf("ledger: reading installation %s: %w", key, err)
-	}
-	if entry == nil {
-		return Installation{}, ErrNotFound
-	}
 	var installation Installation
-	if err := entry.DecodeJSON(&installation); err != nil || installation.Key != key {
-		return Installation{}, fmt.Errorf("%w: installation %s", ErrDamaged, key)
+	found, err := stored.Get(ctx, storage, InstallPrefix+key, &installation)
+	switch {
+	case stored.Unreadable(err):
+		return Installation{}, fmt.Errorf("%w: installation %s: %w", ErrDamaged, key, err)
+	case err != nil:
+		return Installation{}, fmt.Errorf("ledger: %w", err)
+	case !found:
+		return Installation{}, ErrNotFound
+	case installation.Key != key:
+		return Installation{}, fmt.Errorf("%w: the record of installation %s is of %q", ErrDamaged, key, installation.Key)
 	}
 	return installation, nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // Where the ledger is in the mount's storage: its records, its history, and what
@@ -88,30 +89,35 @@ func (c Cause) State() State {
 
 // Grant is one minted credential. It holds no secret.
 type Grant struct {
-	ID          string          `json:"id"`
-	State       State           `json:"state"`
-	Target      string          `json:"target"`
-	System      string          `json:"system,omitempty"`    // a hash that tells which system the target was
-	Base        string          `json:"base,omitempty"`      // see provider.Committed; empty for most
-	Installed   string          `json:"installed,omitempty"` // the Installation that it needs; empty for most
-	Role        string          `json:"role"`
-	Task        string          `json:"task,omitempty"`
-	Action      string          `json:"action"`
-	Resource    string          `json:"resource"`
-	Companions  []string        `json:"companions,omitempty"` // the further resources that the action is authorised on
-	Conditions  string          `json:"conditions,omitempty"` // what it depends on besides, as JSON: operator, key, values
-	SourceIP    string          `json:"source_ip,omitempty"`  // the one address that it works from; empty for any
-	EntityID    string          `json:"entity_id,omitempty"`
-	DisplayName string          `json:"display_name,omitempty"`   // of the caller's token
-	Accessor    string          `json:"token_accessor,omitempty"` // of the caller's token
-	Approval    string          `json:"approval,omitempty"`       // the id of the request that was approved
-	Handle      provider.Handle `json:"handle"`
-	IssuedAt    time.Time       `json:"issued_at"`
-	ExpiresAt   time.Time       `json:"expires_at"` // when the target ends it by itself
-	EndedAt     time.Time       `json:"ended_at,omitzero"`
-	Ending      Cause           `json:"ending,omitempty"`
-	EndedBy     string          `json:"ended_by,omitempty"`   // who requested its end
-	EndReason   string          `json:"end_reason,omitempty"` // and what for
+	ID          string   `json:"id"`
+	State       State    `json:"state"`
+	Target      string   `json:"target"`
+	System      string   `json:"system,omitempty"`    // a hash that tells which system the target was
+	Base        string   `json:"base,omitempty"`      // see provider.Committed; empty for most
+	Installed   string   `json:"installed,omitempty"` // the Installation that it needs; empty for most
+	Role        string   `json:"role"`
+	Task        string   `json:"task,omitempty"`
+	Action      string   `json:"action"`
+	Resource    string   `json:"resource"`
+	Companions  []string `json:"companions,omitempty"` // the further resources that the action is authorised on
+	Conditions  string   `json:"conditions,omitempty"` // what it depends on besides, as JSON: operator, key, values
+	SourceIP    string   `json:"source_ip,omitempty"`  // the one address that it works from; empty for any
+	EntityID    string   `json:"entity_id,omitempty"`
+	DisplayName string   `json:"display_name,omitempty"`   // of the caller's token
+	Accessor    string   `json:"token_accessor,omitempty"` // of the caller's token
+	Approval    string   `json:"approval,omitempty"`       // the id of the request that was approved
+	RoleVersion string   `json:"role_version,omitempty"`   // a hash of the role that it was minted from
+	Options     string   `json:"options,omitempty"`        // the role's options as they were filled in, as JSON
+	Filled      string   `json:"filled,omitempty"`         // what the role's references were filled in with, as JSON
+	// PolicySHA256 is the hash of the policy, with its times and the reader's address left out.
+	PolicySHA256 string          `json:"policy_sha256,omitempty"`
+	Handle       provider.Handle `json:"handle"`
+	IssuedAt     time.Time       `json:"issued_at"`
+	ExpiresAt    time.Time       `json:"expires_at"` // when the target ends it by itself
+	EndedAt      time.Time       `json:"ended_at,omitzero"`
+	Ending       Cause           `json:"ending,omitempty"`
+	EndedBy      string          `json:"ended_by,omitempty"`   // who requested its end
+	EndReason    string          `json:"end_reason,omitempty"` // and what for
 	// AtEnd is what the target knew of the credential right before it was ended, see
 	// provider.Witness.
 	AtEnd map[string]string `json:"at_end,omitempty"`
@@ -155,8 +161,9 @@ func (g Grant) Status(now time.Time) State {
 var (
 	// ErrNotFound is returned where the ledger has no grant of an id.
 	ErrNotFound = errors.New("ledger: no such grant")
-	// ErrDamaged is returned for what is in the ledger's place and can't be read.
-	ErrDamaged = errors.New("ledger: damaged")
+	// ErrDamaged is returned for what is in the ledger's place and can't be read. It is stored.ErrNewer as well where
+	// a newer plugin wrote that: nothing may overwrite or delete it.
+	ErrDamaged = errors.New("ledger: unreadable")
 )
 
 const bucketDigits = 8
@@ -220,14 +227,7 @@ func Put(ctx context.Context, storage logical.Storage, grant Grant) error {
 	if err != nil {
 		return err
 	}
-	entry, err := logical.StorageEntryJSON(path, grant)
-	if err != nil {
-		return fmt.Errorf("ledger: encoding grant %s: %w", grant.ID, err)
-	}
-	if err := storage.Put(ctx, entry); err != nil {
-		return fmt.Errorf("ledger: writing grant %s: %w", grant.ID, err)
-	}
-	return nil
+	return wrap(stored.Put(ctx, storage, path, grant), "ledger")
 }
 
 // Get reads a grant. The error is ErrNotFound where there is none, and
@@ -237,16 +237,15 @@ func Get(ctx context.Context, storage logical.Storage, id string) (Grant, error)
 	if err != nil {
 		return Grant{}, err
 	}
-	entry, err := storage.Get(ctx, path)
-	if err != nil {
-		return Grant{}, fmt.Errorf("ledger: reading grant %s: %w", id, err)
-	}
-	if entry == nil {
-		return Grant{}, ErrNotFound
-	}
 	var grant Grant
-	if err := entry.DecodeJSON(&grant); err != nil {
-		return Grant{}, fmt.Errorf("%w: decoding grant %s: %w", ErrDamaged, id, err)
+	found, err := stored.Get(ctx, storage, path, &grant)
+	switch {
+	case stored.Unreadable(err):
+		return Grant{}, fmt.Errorf("%w: grant %s: %w", ErrDamaged, id, err)
+	case err != nil:
+		return Grant{}, fmt.Errorf("ledger: %w", err)
+	case !found:
+		return Grant{}, ErrNotFound
 	}
 	if grant.ID != id {
 		return Grant{}, fmt.Errorf("%w: the record of grant %s is of %q", ErrDamaged, id, grant.ID)

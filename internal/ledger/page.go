@@ -25,6 +25,7 @@ type Page struct {
 
 // Selection chooses finished grants for a page.
 type Selection struct {
+	Query  Query             // what Wanted asks for of them, as far as it can be looked up
 	From   time.Time         // those that had their latest end then or later
 	After  string            // those with greater ids; empty for all
 	Limit  int               // how many, at least 1
@@ -42,6 +43,11 @@ func Finished(ctx context.Context, storage logical.Storage, want Selection) (Pag
 		names, err := listBuckets(ctx, storage, prefix)
 		if err != nil {
 			return page, err
+		}
+		if prefix == HistoryPrefix {
+			if names, err = lookup(ctx, storage, want.Query, names); err != nil {
+				return page, err
+			}
 		}
 		buckets = append(buckets, names...)
 	}

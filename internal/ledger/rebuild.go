@@ -25,11 +25,9 @@ func (x *Index) Rebuild(ctx context.Context, storage logical.Storage, log hclog.
 	failed := func(err error) {
 		complain.Do(func() { log.Warn("storage fails while the ledger is read; it is tried again", "error", err) })
 	}
-	damaged := func(err error) {
+	damaged := func(id string, err error) {
 		log.Error("a record of the ledger can't be read", "error", err)
-		x.mu.Lock()
-		x.damaged++
-		x.mu.Unlock()
+		x.missed(id, err)
 	}
 	buckets, err := persist(ctx, failed, func() ([]string, error) { return storage.List(ctx, Prefix) })
 	if err != nil {
@@ -45,7 +43,7 @@ func (x *Index) Rebuild(ctx context.Context, storage logical.Storage, log hclog.
 				case err == nil:
 					x.restore(grant, now())
 				case errors.Is(err, ErrDamaged):
-					damaged(err)
+					damaged(id, err)
 				default: // removed since it was listed, or ctx has ended
 				}
 			}
@@ -53,7 +51,7 @@ func (x *Index) Rebuild(ctx context.Context, storage logical.Storage, log hclog.
 	}
 	for _, name := range buckets {
 		if !bucketShape.MatchString(strings.TrimSuffix(name, "/")) {
-			damaged(fmt.Errorf("%w: %q is no bucket", ErrDamaged, name))
+			damaged(name, fmt.Errorf("%w: %q is no bucket", ErrDamaged, name))
 			continue
 		}
 		names, err := persist(ctx, failed, func() ([]string, error) { return storage.List(ctx, Prefix+name) })

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 const (
@@ -34,27 +36,25 @@ func baseKey(base string) string {
 
 // BaseRecord reads what PutBaseRecord wrote; nothing where there is nothing.
 func BaseRecord(ctx context.Context, storage logical.Storage, base string) ([]byte, error) {
-	entry, err := storage.Get(ctx, baseKey(base))
-	if err != nil || entry == nil {
-		return nil, wrap(err, "ledger: reading the record of "+base)
-	}
-	return entry.Value, nil
+	var record json.RawMessage
+	_, err := stored.Get(ctx, storage, baseKey(base), &record)
+	return record, wrap(err, "ledger: the record of "+base)
 }
 
 // PutBaseRecord keeps a provider's record of a base.
 func PutBaseRecord(ctx context.Context, storage logical.Storage, base string, record []byte) error {
-	return wrap(storage.Put(ctx, &logical.StorageEntry{Key: baseKey(base), Value: record}), "ledger: writing the record of "+base)
+	return wrap(stored.Put(ctx, storage, baseKey(base), json.RawMessage(record)), "ledger: the record of "+base)
 }
 
 // GetOlder reads the finding that the storage is older than what it was; nil where there is none.
 func GetOlder(ctx context.Context, storage logical.Storage) (*Older, error) {
-	entry, err := storage.Get(ctx, olderPath)
-	if err != nil || entry == nil {
-		return nil, wrap(err, "ledger: reading whether the storage was restored")
-	}
 	var older Older
-	if err := json.Unmarshal(entry.Value, &older); err != nil {
+	found, err := stored.Get(ctx, storage, olderPath, &older)
+	switch {
+	case stored.Unreadable(err):
 		return nil, fmt.Errorf("%w: whether the storage was restored: %w", ErrDamaged, err)
+	case err != nil || !found:
+		return nil, wrap(err, "ledger: whether the storage was restored")
 	}
 	return &older, nil
 }
@@ -64,9 +64,5 @@ func PutOlder(ctx context.Context, storage logical.Storage, older *Older) error 
 	if older == nil {
 		return wrap(storage.Delete(ctx, olderPath), "ledger: accepting that the storage was restored")
 	}
-	entry, err := logical.StorageEntryJSON(olderPath, older)
-	if err == nil {
-		err = storage.Put(ctx, entry)
-	}
-	return wrap(err, "ledger: writing that the storage was restored")
+	return wrap(stored.Put(ctx, storage, olderPath, older), "ledger")
 }

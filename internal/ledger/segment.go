@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -12,6 +13,8 @@ import (
 	"strconv"
 
 	"github.com/hashicorp/vault/sdk/logical"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 const (
@@ -28,6 +31,7 @@ type segment struct {
 	bucket  string
 	number  int
 	ids     []string
+	pairs   []uint64 // for the lookup
 	packed  bytes.Buffer
 	writer  *gzip.Writer
 	pending int // bytes that the writer may not have put into packed yet
@@ -36,6 +40,7 @@ type segment struct {
 func newSegment(bucket string, number int) *segment {
 	s := &segment{bucket: bucket, number: number}
 	s.writer = gzip.NewWriter(&s.packed)
+	_, _ = fmt.Fprintf(s.writer, "{\"segment_version\":%d}\n", stored.Version) // into memory
 	return s
 }
 
@@ -50,6 +55,7 @@ func (s *segment) add(grant Grant) (full bool, err error) {
 		return false, fmt.Errorf("ledger: packing grant %s: %w", grant.ID, err)
 	}
 	s.ids = append(s.ids, grant.ID)
+	s.pairs = append(s.pairs, pairsOf(grant)...)
 	if s.pending += len(line); s.pending < flushEvery {
 		return false, nil
 	}
@@ -68,6 +74,9 @@ func (s *segment) close(ctx context.Context, storage logical.Storage) error {
 	}
 	if err := s.writer.Close(); err != nil {
 		return fmt.Errorf("ledger: packing bucket %s: %w", s.bucket, err)
+	}
+	if err := addPairs(ctx, storage, s.bucket, s.pairs); err != nil { // first, so that the lookup misses nothing
+		return err
 	}
 	if err := storage.Put(ctx, &logical.StorageEntry{Key: segmentKey(s.bucket, s.number), Value: s.packed.Bytes()}); err != nil {
 		return fmt.Errorf("ledger: writing history of bucket %s: %w", s.bucket, err)
@@ -117,8 +126,7 @@ func segmented(ctx context.Context, storage logical.Storage, bucket string) (ids
 	return ids, next, nil
 }
 
-// readSegment returns the grants of a segment, and if it is damaged those before
-// the damage.
+// readSegment returns the grants of a segment. Of a damaged one it returns those that can be read.
 func readSegment(ctx context.Context, storage logical.Storage, bucket string, number int) ([]Grant, error) {
 	var grants []Grant
 	err := walkSegment(ctx, storage, bucket, number, func(grant Grant) { grants = append(grants, grant) })
@@ -142,14 +150,38 @@ func walkSegment(ctx context.Context, storage logical.Storage, bucket string, nu
 	if err != nil {
 		return damaged(err)
 	}
-	for lines := json.NewDecoder(reader); ; {
-		var grant Grant
-		switch err := lines.Decode(&grant); {
-		case errors.Is(err, io.EOF):
-			return nil
-		case err != nil:
-			return damaged(err)
+	version := 0 // of a segment without a header
+	var unreadable error
+	for lines, first := bufio.NewReader(reader), true; ; first = false {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 && err == nil {
+			var head header
+			if first && json.Unmarshal(line, &head) == nil && head.Version != nil {
+				version = *head.Version
+				continue
+			}
+			var grant Grant
+			if bad := stored.DecodeAs(entry.Key, version, line, &grant); bad == nil {
+				call(grant)
+			} else if unreadable = bad; version > stored.Version {
+				return damaged(bad) // and so is each line
+			}
+			continue
 		}
-		call(grant)
+		switch {
+		case !errors.Is(err, io.EOF):
+			return damaged(err)
+		case len(line) > 0:
+			return damaged(io.ErrUnexpectedEOF)
+		case unreadable != nil:
+			return damaged(unreadable)
+		default:
+			return nil
+		}
 	}
+}
+
+// header is the first line of a segment. Version 0 has none.
+type header struct {
+	Version *int `json:"segment_version"`
 }

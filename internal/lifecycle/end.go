@@ -13,6 +13,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 const (
@@ -49,6 +50,8 @@ type EndOrder struct {
 	Target   string // the target's name
 	System   string // see ledger.Grant
 	Handle   provider.Handle
+	// Role and Task are what the lease knows, for a grant whose record is lost.
+	Role, Task string
 	// Cause is empty for the end of a lease: the clock says whether it was
 	// revoked or has expired. What the ledger knows already counts for more.
 	Cause ledger.Cause
@@ -166,6 +169,9 @@ func (m *Manager) find(ctx context.Context, storage logical.Storage, id string) 
 	if grant, known := m.Index.Get(id); known {
 		return grant, nil
 	}
+	if grant, known := m.Held(id); known {
+		return grant, nil
+	}
 	return ledger.Get(ctx, storage, id)
 }
 
@@ -183,19 +189,26 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	case err == nil && grant.Finished() && grant.Ending == ledger.TargetMoved:
 		grant = found(grant) // its target is the one again that it was minted on
 	case err == nil && grant.State == ledger.Ended && !again:
+		if _, unrecorded := m.Held(order.ID); unrecorded {
+			return ErrUnrecorded
+		}
 		return nil
 	case err == nil && grant.State == ledger.Dead && !again && !order.Unasked:
 		return nil // what is left is the sweeper's
 	case err == nil && grant.Finished():
 		return m.revoke(ctx, order)
 	case err == nil:
-	case base != "" && (errors.Is(err, ledger.ErrNotFound) || errors.Is(err, ledger.ErrDamaged)):
-		// What is committed is computed from the ledger, so it has to know the grant.
+	case errors.Is(err, stored.ErrNewer):
+		m.Log.Warn("ending a grant whose record a newer plugin wrote, and which stays as it is", "grant_id", order.ID, "target", order.Target, "error", err)
+		return m.endUnknown(ctx, order, base)
+	case errors.Is(err, ledger.ErrDamaged), base != "" && errors.Is(err, ledger.ErrNotFound):
+		// The lease knows enough, and the record is replaced by what it knows. What is committed is computed from
+		// the ledger, so it has to know the grant.
 		m.Log.Warn("ending a grant that the ledger has lost", "grant_id", order.ID, "target", order.Target, "error", err)
 		if grant, err = lost(order); err != nil {
 			return errors.Join(err, m.revoke(ctx, order))
 		}
-		if !m.Now().Before(grant.ExpiresAt) {
+		if base != "" && !m.Now().Before(grant.ExpiresAt) {
 			return m.revoke(ctx, order)
 		}
 	case errors.Is(err, ledger.ErrNotFound):
@@ -217,7 +230,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 		if grant.State != ledger.Dead {
 			grant.State = ledger.Ending
 		}
-		if err := m.write(ctx, storage, grant); err != nil {
+		if _, err := m.save(ctx, storage, order, grant); err != nil {
 			return err
 		}
 	}
@@ -234,13 +247,38 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	if left {
 		grant.State = ledger.Dead
 	}
-	if err := m.write(ctx, storage, grant); err != nil {
+	unrecorded, err := m.save(ctx, storage, order, grant)
+	if err != nil {
 		return err
 	}
 	if left && m.Untidy != nil {
 		m.Untidy(storage)
 	}
 	m.Log.Info("grant ended", "grant_id", grant.ID, "target", grant.Target, "role", grant.Role, "task", grant.Task, "ending", grant.Ending)
+	if unrecorded {
+		return ErrUnrecorded
+	}
+	return nil
+}
+
+// endUnknown ends a grant whose record must stay as it is. What is committed is computed from the index, so that has
+// to know it.
+func (m *Manager) endUnknown(ctx context.Context, order EndOrder, base string) error {
+	if base == "" {
+		return m.revoke(ctx, order)
+	}
+	grant, err := lost(order)
+	if err != nil || !m.Now().Before(grant.ExpiresAt) {
+		return errors.Join(err, m.revoke(ctx, order))
+	}
+	m.blame(order, &grant)
+	grant.State, grant.Base = ledger.Ending, base
+	m.Index.Update(grant, m.Now())
+	if err := m.revoke(ctx, order); err != nil {
+		return err
+	}
+	grant.State, grant.EndedAt = grant.Ending.State(), m.Now().UTC()
+	m.Index.Update(grant, m.Now())
 	return nil
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // installations are what has been installed at targets, see provider.Installer.
@@ -174,11 +175,11 @@ func (m *Manager) install(ctx context.Context, storage logical.Storage, needed n
 	if !again && m.installed.made(needed.Key) {
 		return nil // by one who had the turn before
 	}
-	if stored, err := ledger.GetInstallation(ctx, storage, needed.Key); err == nil && stored.Made && !again {
+	if recorded, err := ledger.GetInstallation(ctx, storage, needed.Key); err == nil && recorded.Made && !again {
 		m.installed.mark(known, true) // before a restart
 		return nil
-	} else if err != nil && !errors.Is(err, ledger.ErrNotFound) {
-		return err
+	} else if err != nil && !errors.Is(err, ledger.ErrNotFound) && (!again || !errors.Is(err, ledger.ErrDamaged) || errors.Is(err, stored.ErrNewer)) {
+		return err // the write of a role replaces a damaged record
 	}
 	m.installed.mark(known, false)
 	detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)

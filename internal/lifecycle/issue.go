@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -38,6 +40,8 @@ type Order struct {
 	DisplayName string
 	Accessor    string // of the caller's token
 	Approval    string // see ledger.Grant
+	RoleVersion string // see ledger.Grant
+	Filled      string // see ledger.Grant
 	// Claim takes, if set, what the grant uses up, once there is room for the grant
 	// and before it is written down. What it takes stays taken whatever becomes of
 	// the grant.
@@ -160,6 +164,9 @@ func (m *Manager) issue(ctx context.Context, storage logical.Storage, order Orde
 		Installed: needed.Key, Approval: order.Approval, Handle: handle, IssuedAt: now.UTC(), ExpiresAt: expiresAt,
 	}
 	order.describe(&grant)
+	if err := order.describePolicy(&grant, policy); err != nil {
+		return Issued{}, err
+	}
 	defer m.minting(id)()
 	if err := m.record(ctx, storage, grant, order); err != nil {
 		forget(order.Provider, handle)
@@ -266,6 +273,30 @@ func (o Order) describe(grant *ledger.Grant) {
 	if o.Bounds.SourceIP.IsValid() {
 		grant.SourceIP = o.Bounds.SourceIP.String()
 	}
+}
+
+// describePolicy records what the grant was compiled from and to.
+func (o Order) describePolicy(grant *ledger.Grant, policy provider.Policy) error {
+	grant.RoleVersion, grant.Filled, grant.PolicySHA256 = o.RoleVersion, o.Filled, Hash(Blank(policy, grant.ExpiresAt, o.Bounds.SourceIP))
+	if len(o.Bounds.Options) == 0 {
+		return nil
+	}
+	options, err := json.Marshal(o.Bounds.Options)
+	if err != nil {
+		return fmt.Errorf("encoding the role's options: %w", err)
+	}
+	grant.Options = string(options)
+	return nil
+}
+
+// Blank is a policy with its expiry and the reader's address left out: what it shares with other policies of the same
+// scope.
+func Blank(policy provider.Policy, expiresAt time.Time, reader netip.Addr) provider.Policy {
+	text := strings.ReplaceAll(string(policy), expiresAt.UTC().Format(time.RFC3339), "<expires_at>")
+	if reader.IsValid() {
+		text = strings.ReplaceAll(text, reader.String(), "<source_ip>")
+	}
+	return provider.Policy(text)
 }
 
 // unprepared has the circuit know of a target that did not answer while a mint was

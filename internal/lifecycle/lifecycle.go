@@ -56,6 +56,8 @@ type Manager struct {
 	start   sync.Once
 	standby atomic.Bool
 	storage atomic.Pointer[logical.Storage] // since Start
+	writes  func() (bool, error)            // since Start
+	held    held
 
 	mu     sync.Mutex
 	actors map[string]*actor        // the ends under way, by grant
@@ -87,6 +89,7 @@ func New(log hclog.Logger, now func() time.Time) *Manager {
 // it is to be asked again.
 func (m *Manager) Start(storage logical.Storage, writes func() (bool, error)) {
 	m.start.Do(func() {
+		m.writes = writes
 		m.storage.Store(&storage)
 		go m.build(storage, writes)
 	})

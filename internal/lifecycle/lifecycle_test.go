@@ -235,7 +235,7 @@ func TestEndOfAGrantThatTheLedgerHasLost(t *testing.T) {
 	}
 }
 
-// A record that can't be read does not keep its credential alive.
+// A record that can't be read keeps neither its credential alive nor its lease: the end replaces it.
 func TestEndOfADamagedGrant(t *testing.T) {
 	w := newWorld(t)
 	issued, err := w.Issue(t.Context(), w.storage, w.order(time.Minute))
@@ -247,8 +247,11 @@ func TestEndOfADamagedGrant(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.restart() // what is in memory is whole
-	if err := w.end(issued); err == nil {
-		t.Error("the damage is not reported")
+	if err := w.end(issued); err != nil {
+		t.Error(err)
+	}
+	if replaced, err := ledger.Get(t.Context(), w.storage, id); err != nil || replaced.State != ledger.Ended {
+		t.Errorf("the record is %+v, %v", replaced, err)
 	}
 	if live := w.target.Live(); live != 0 {
 		t.Errorf("%d credentials live", live)

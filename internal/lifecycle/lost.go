@@ -55,5 +55,5 @@ func lost(order EndOrder) (ledger.Grant, error) {
 	if err != nil {
 		return ledger.Grant{}, err
 	}
-	return ledger.Grant{ID: order.ID, State: ledger.Pending, Target: order.Target, System: order.System, Handle: order.Handle, ExpiresAt: latest}, nil
+	return ledger.Grant{ID: order.ID, State: ledger.Pending, Target: order.Target, System: order.System, Role: order.Role, Task: order.Task, Handle: order.Handle, ExpiresAt: latest}, nil
 }

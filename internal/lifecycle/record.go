@@ -37,6 +37,7 @@ func (m *Manager) writeHeld(ctx context.Context, storage logical.Storage, grant 
 	if err := ledger.Put(ctx, storage, grant); err != nil {
 		return err
 	}
+	m.held.remove(grant.ID)
 	m.Index.Update(grant, m.Now())
 	return nil
 }

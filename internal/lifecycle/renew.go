@@ -35,9 +35,10 @@ type Minted struct {
 }
 
 // Minted is what a later renewal has to know.
-func (i Issued) Minted() Minted { return Minted{Policy: hash(i.Policy), ExpiresAt: i.Grant.ExpiresAt} }
+func (i Issued) Minted() Minted { return Minted{Policy: Hash(i.Policy), ExpiresAt: i.Grant.ExpiresAt} }
 
-func hash(policy provider.Policy) string {
+// Hash is the SHA-256 of a policy, in hexadecimal.
+func Hash(policy provider.Policy) string {
 	sum := sha256.Sum256([]byte(policy))
 	return hex.EncodeToString(sum[:])
 }
@@ -157,7 +158,7 @@ func (o RenewOrder) same(ctx context.Context, grant ledger.Grant, own string) er
 	if err != nil {
 		return err
 	}
-	if hash(policy) != o.Minted.Policy {
+	if Hash(policy) != o.Minted.Policy {
 		return notRenewed("its role has changed, and would grant something else now")
 	}
 	prepared, err := o.Provider.Prepare(ctx, provider.Grant{

@@ -11,6 +11,7 @@ import (
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // listTimeout bounds the listing of a target: what is due elsewhere waits.
@@ -97,8 +98,13 @@ func (l *look) judge(ctx context.Context, marked provider.Marked) error {
 	if _, known := l.Grants.Index.Get(marked.Grant); known {
 		return nil // its end will come
 	}
+	if _, held := l.Grants.Held(marked.Grant); held {
+		return nil // it has ended, and storage does not know yet
+	}
 	grant, err := ledger.Find(ctx, l.storage, marked.Grant)
 	switch {
+	case errors.Is(err, stored.ErrNewer):
+		return nil // its record is not this plugin's to replace
 	case err == nil && !grant.Finished():
 		l.Grants.Index.Update(grant, l.Grants.Now()) // its write failed, and was taken
 		return nil

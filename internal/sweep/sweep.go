@@ -31,6 +31,8 @@ const (
 	// and a rebuild needs those that hang on a base.
 	packEvery = 10 * time.Minute
 	packDelay = ledger.BaseKept
+	// coverAtOnce is how many buckets of the history, packed by an older plugin, a sweep adds to its lookup.
+	coverAtOnce = 200
 	// retireEvery is how often what is too old is forgotten.
 	retireEvery = time.Hour
 	// tidyEvery is how often requests and freezes are tidied up.
@@ -185,6 +187,9 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		retired, err := ledger.Retire(ctx, storage, now.Add(-settings.Retention))
 		if err != nil {
 			s.Log.Warn("history could not be retired", "error", err)
+		}
+		if err == nil {
+			s.Grants.Index.Forget(now.Add(-settings.Retention))
 		}
 		result.Retired = retired
 		s.note(func(status *Status) { status.Retire = RetireStep{At: now, Deleted: retired, Problem: problem(err)} })
@@ -430,6 +435,10 @@ func (s *Sweeper) pack(ctx context.Context, storage logical.Storage, now time.Ti
 		for _, grant := range packed.Unfinished { // its write failed, and was taken
 			s.Grants.Index.Update(grant, now)
 		}
+	}
+	if err := ledger.Cover(ctx, storage, now.Add(-packDelay), coverAtOnce); err != nil {
+		s.Log.Warn("the lookup of the history could not be brought up to date", "error", err)
+		step.Problem = problem(err)
 	}
 	return step
 }

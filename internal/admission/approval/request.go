@@ -46,6 +46,10 @@ type Shown struct {
 	Conditions string            `json:"conditions,omitempty"` // as JSON
 	SourceIP   bool              `json:"source_ip,omitempty"`  // whether it is bound to the reader's address
 	Parameters map[string]string `json:"parameters,omitempty"`
+	Options    map[string]any    `json:"options,omitempty"` // the role's, as they are filled in
+	// Policy is what the scope is compiled to, with its times and the reader's address left out.
+	Policy       string `json:"policy,omitempty"`
+	PolicySHA256 string `json:"policy_sha256,omitempty"`
 }
 
 // Actor is who does something to a request.
