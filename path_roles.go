@@ -251,6 +251,13 @@ func (b *backend) tryWriteRole(ctx context.Context, req *logical.Request, data *
 	if err != nil {
 		return refuse(err)
 	}
+	crowd, err := b.adviseOccupancy(ctx, req.Storage, name, valid.role, opened)
+	if err != nil {
+		return refuse(err)
+	}
+	if crowd != "" {
+		valid.warnings = append(valid.warnings, crowd)
+	}
 	if valid.policy != "" {
 		release, err := b.grants.Install(ctx, req.Storage, b.orderOn(changed.Target, opened), valid.policy)
 		if err != nil {

@@ -31,8 +31,15 @@ SELECT format('CREATE SCHEMA precision AUTHORIZATION %I', :'engine')
 GRANT :"owner" TO :"engine";
 \endif
 
--- To end sessions of a login that is gone already.
+-- To end sessions of a login that is gone already, on standbys too, and of those who
+-- lock a login's row.
 GRANT pg_signal_backend TO :"engine";
+
+-- To get in, and so to revoke, where sessions have taken all connections. The server has
+-- to set reserved_connections to something. PostgreSQL 15 has no such right: there the
+-- engine has the one connection that it keeps open.
+SELECT format('GRANT pg_use_reserved_connections TO %I', :'engine')
+ WHERE current_setting('server_version_num')::integer >= 160000 \gexec
 
 -- To see whether the server lets anybody in without a password.
 GRANT SELECT ON pg_catalog.pg_hba_file_rules TO :"engine";

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
@@ -221,6 +222,37 @@ func (p *PostgreSQL) Restart(ctx context.Context) error {
 		}
 		return connection.Close(ctx) == nil
 	})
+}
+
+// Standby starts a hot standby that follows the server, which is restarted for that. The
+// test that asks for it stops it.
+func (p *PostgreSQL) Standby(ctx context.Context) (*PostgreSQL, error) {
+	ports, err := freePorts(1)
+	if err != nil {
+		return nil, err
+	}
+	p.Stop() // what is copied is whole then
+	follower := *p
+	follower.Port, follower.name, follower.data, follower.server = ports[0], p.name+"-standby", p.data+"-standby", nil
+	follower.Log = filepath.Join(p.lab.Folder, follower.name+".log")
+	hba := "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n"
+	if err := p.writeFile(filepath.Join(p.data, "pg_hba.conf"), hba); err != nil {
+		return nil, err
+	}
+	for _, arguments := range [][]string{{"rm", "-rf", follower.data}, {"cp", "-a", p.data, follower.data}} {
+		if output, err := exec.CommandContext(ctx, arguments[0], arguments[1:]...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("copying the data of a standby: %w\n%s", err, output)
+		}
+	}
+	if err := p.writeFile(filepath.Join(follower.data, "standby.signal"), ""); err != nil {
+		return nil, err
+	}
+	follower.Settings = maps.Clone(p.Settings)
+	follower.Settings["primary_conninfo"] = fmt.Sprintf("host=%s port=%d user=%s password=%s", p.Host, p.Port, p.Superuser.Name, p.Superuser.Password)
+	if err := p.Restart(ctx); err != nil {
+		return nil, err
+	}
+	return &follower, follower.Restart(ctx)
 }
 
 // Stop ends the server in order.

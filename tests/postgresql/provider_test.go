@@ -217,8 +217,8 @@ func TestHolderThatWasTampered(t *testing.T) {
 		}
 		d.revoke(minted)
 
-		// What the engine can put right it does, and else says what there is; nothing is
-		// minted in between.
+		// What the engine can take back it does. Where it can't, a new holder takes the place
+		// of the old one. Nothing is minted in between, but for what a login has left.
 		as := s.connect(engine)
 		for _, change := range []struct {
 			what, statement, back string
@@ -236,7 +236,9 @@ func TestHolderThatWasTampered(t *testing.T) {
 				s.exec(change.statement)
 			}
 			if minted, err := d.tryMint(time.Hour); err == nil {
-				t.Errorf("%s: minted", change.what)
+				if change.what != "what a login left" {
+					t.Errorf("%s: minted", change.what)
+				}
 				d.revoke(minted)
 			}
 			installer, policy := d.opened.(provider.Installer), d.policy(time.Now().Add(time.Hour))
@@ -244,7 +246,7 @@ func TestHolderThatWasTampered(t *testing.T) {
 			if err != nil {
 				says(t, err.Error(), holder)
 			}
-			if err != nil && change.back == "" || err == nil && change.back != "" && engine == servers.PostgreSQL.Engine {
+			if foreign := change.what == "another comment"; (err != nil) != foreign {
 				t.Errorf("%s: installing says %v", change.what, err)
 			}
 			if change.back != "" {
@@ -252,6 +254,10 @@ func TestHolderThatWasTampered(t *testing.T) {
 				d.install()
 			}
 			d.revoke(d.mint(time.Hour))
+		}
+		// The old holders go as soon as they can.
+		for _, spoiled := range s.list("SELECT rolname::text FROM pg_roles WHERE starts_with(rolname::text, $1::text || '_')", holder) {
+			s.exec("REVOKE SELECT ON pg_catalog.pg_authid FROM " + spoiled)
 		}
 		d.uninstall()
 		if left := s.list("SELECT rolname FROM pg_roles WHERE rolname LIKE 'precision\\_222222222222%'"); len(left) > 0 {

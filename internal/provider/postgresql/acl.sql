@@ -1,7 +1,7 @@
 -- Where a role has privileges, in this database and in what the server shares; for
 -- heldSQL and givenSQL.
 --   $1  the role's name
-WITH me AS (
+WITH RECURSIVE me AS (
   SELECT * FROM pg_roles WHERE rolname = $1
 ), dependency AS (
   SELECT d.* FROM pg_shdepend d JOIN me ON d.refclassid = 'pg_authid'::regclass AND d.refobjid = me.oid

@@ -27,6 +27,7 @@ const (
 	fieldCertificate = "tls_certificate"
 	fieldPrivateKey  = "private_key"
 	fieldServerName  = "tls_server_name"
+	fieldStandbys    = "standby_urls"
 	// fieldFormer is no field that anybody writes: it stands in storage beside a
 	// password that a rotation has stored, see rotate.go.
 	fieldFormer = "former_password"

@@ -3,6 +3,7 @@ package postgresql
 import (
 	"context"
 	_ "embed"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -26,6 +27,9 @@ type ambientScope struct {
 	// Granted is what the grant gives, by grantedOn, grantedColumns and grantedRoutine.
 	// PUBLIC's right to the same is not reported.
 	Granted []string
+	// Roles are those that the grant is about besides the owners of what it names: what
+	// they give to everybody is not a stranger's gift.
+	Roles []string
 }
 
 // grantedOn is a privilege on a table, a view or a sequence, for ambientScope.
@@ -50,6 +54,36 @@ func grantedRoutine(signature string) string { return "EXECUTE on " + signature 
 type ambientRight struct {
 	Name  string // what a role tolerates it by, such as EXECUTE on function public.f(integer)
 	Close string // the statement that ends it
+	Giver string // the role that has given it, quoted; empty where that is a superuser's
+	// Stops is false for what a stranger has given of his own: that is no more than he
+	// could tell everybody anyway, and he must not keep others from getting credentials.
+	Stops bool
+}
+
+// strangersGift is the warning of a right that does not stop.
+func strangersGift(what, giver, statement string) string {
+	return fmt.Sprintf("%s has given away something of his own, and the credential has it besides: %s; to end that: %s", giver, what, statement)
+}
+
+// strangers are the warnings of the rights that don't stop, and of those that a role
+// tolerates none.
+func strangers(found []ambientRight, tolerated []string) []string {
+	var warnings []string
+	for _, right := range found {
+		if !right.Stops && !slices.Contains(tolerated, right.Name) {
+			warnings = append(warnings, strangersGift(right.Name, right.Giver, right.Close))
+		}
+	}
+	return fewWarnings(warnings)
+}
+
+// fewWarnings are the first of many: a stranger can give as much as he likes.
+func fewWarnings(warnings []string) []string {
+	const shown = 10
+	if len(warnings) <= shown {
+		return warnings
+	}
+	return append(slices.Clip(warnings[:shown]), fmt.Sprintf("%d more things that strangers have given away", len(warnings)-shown))
 }
 
 // ambientRights finds what every login of the server has beyond a grant, in order of
@@ -59,7 +93,7 @@ func ambientRights(ctx context.Context, q querier, of ambientScope) ([]ambientRi
 	if err != nil {
 		return nil, err
 	}
-	rest, err := ambientQuery(ctx, q, ambientRestSQL)
+	rest, err := ambientQuery(ctx, q, ambientRestSQL, of.Schemas, of.Roles)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +103,7 @@ func ambientRights(ctx context.Context, q querier, of ambientScope) ([]ambientRi
 		return nil, err
 	}
 	if readable {
-		lines, err := ambientQuery(ctx, q, ambientHBASQL)
+		lines, err := ambientQuery(ctx, q, "SELECT name, close, '' AS giver, true AS stops FROM ("+ambientHBASQL+") found")
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +115,7 @@ func ambientRights(ctx context.Context, q querier, of ambientScope) ([]ambientRi
 // ambientQuick finds those of them that anybody who owns something can change while
 // logins live. It is one query.
 func ambientQuick(ctx context.Context, q querier, of ambientScope) ([]ambientRight, error) {
-	found, err := ambientQuery(ctx, q, "SELECT name, close FROM ("+ambientLiveSQL+") found WHERE NOT covers && $2::text[]", of.Schemas, of.Granted)
+	found, err := ambientQuery(ctx, q, "SELECT name, close, giver, stops FROM ("+ambientLiveSQL+") found WHERE NOT covers && $2::text[]", of.Schemas, of.Granted, of.Roles)
 	if err != nil {
 		return nil, err
 	}
@@ -89,10 +123,11 @@ func ambientQuick(ctx context.Context, q querier, of ambientScope) ([]ambientRig
 }
 
 // ambientGuard is a query for the transaction of a mint that fails with
-// divisionByZero if ambientQuick would find a right that is not tolerated.
+// divisionByZero if ambientQuick would find a right that stops, and is not tolerated.
+// It returns the others, as ambientRight.
 func ambientGuard(of ambientScope, tolerated []string) (query string, arguments []any) {
-	return "SELECT 1 / (NOT EXISTS (SELECT FROM (" + ambientLiveSQL + ") found WHERE NOT covers && $2::text[] AND name <> ALL ($3::text[])))::integer",
-		[]any{notNil(of.Schemas), notNil(of.Granted), notNil(tolerated)}
+	return "SELECT name, close, giver, 1 / (NOT stops)::integer = 0 AS stops FROM (" + ambientLiveSQL + ") found WHERE NOT covers && $2::text[] AND name <> ALL ($4::text[])",
+		[]any{notNil(of.Schemas), notNil(of.Granted), notNil(of.Roles), notNil(tolerated)}
 }
 
 // hbaReadable says whether the engine may see who gets in without a password. By

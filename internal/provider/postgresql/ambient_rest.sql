@@ -1,6 +1,8 @@
 -- What PUBLIC has besides, one row a right: what takes a superuser, a restart or a
 -- rare hand to change, or too long to find for a mint to wait. Columns as in
 -- ambient_live.sql, without covers.
+--   $1  schemas that the grant itself opens
+--   $2  roles that the grant is about besides
 WITH system_right AS (
   -- The system's own catalogue, as far as it is more open than initdb, or the
   -- extension that it belongs to, has left it.
@@ -32,30 +34,30 @@ WITH system_right AS (
 ), found AS (
   SELECT format(CASE WHEN attribute = '' THEN '%1$s on %2$s %3$s' ELSE '%1$s on %2$s %3$s(%4$I)' END, privilege_type, kind, name, attribute) AS name,
          format(CASE WHEN attribute = '' THEN 'REVOKE %1$s ON %2$s %3$s FROM PUBLIC' ELSE 'REVOKE %1$s (%4$I) ON %3$s FROM PUBLIC' END,
-                privilege_type, upper(kind), name, attribute) AS close
+                privilege_type, upper(kind), name, attribute) AS close, NULL::name AS stranger
   FROM system_right
   UNION ALL
   -- plpgsql alone is what every database comes with. An untrusted language is used
   -- by superusers only, whatever its entry says.
-  SELECT format('USAGE on language %I', l.lanname), format('REVOKE USAGE ON LANGUAGE %I FROM PUBLIC', l.lanname)
+  SELECT format('USAGE on language %I', l.lanname), format('REVOKE USAGE ON LANGUAGE %I FROM PUBLIC', l.lanname), NULL
   FROM pg_language l, aclexplode(coalesce(l.lanacl, acldefault('l', l.lanowner))) a
   WHERE a.grantee = 0 AND l.lanispl AND l.lanpltrusted AND l.lanname <> 'plpgsql'
   UNION ALL
-  SELECT format('USAGE on foreign server %I', s.srvname), format('REVOKE USAGE ON FOREIGN SERVER %I FROM PUBLIC', s.srvname)
+  SELECT format('USAGE on foreign server %I', s.srvname), format('REVOKE USAGE ON FOREIGN SERVER %I FROM PUBLIC', s.srvname), NULL
   FROM pg_foreign_server s, aclexplode(s.srvacl) a WHERE a.grantee = 0
   UNION ALL
-  SELECT format('USAGE on foreign-data wrapper %I', w.fdwname), format('REVOKE USAGE ON FOREIGN DATA WRAPPER %I FROM PUBLIC', w.fdwname)
+  SELECT format('USAGE on foreign-data wrapper %I', w.fdwname), format('REVOKE USAGE ON FOREIGN DATA WRAPPER %I FROM PUBLIC', w.fdwname), NULL
   FROM pg_foreign_data_wrapper w, aclexplode(w.fdwacl) a WHERE a.grantee = 0
   UNION ALL
-  SELECT format('user mapping of foreign server %I', m.srvname), format('DROP USER MAPPING FOR PUBLIC SERVER %I', m.srvname)
+  SELECT format('user mapping of foreign server %I', m.srvname), format('DROP USER MAPPING FOR PUBLIC SERVER %I', m.srvname), NULL
   FROM pg_user_mappings m WHERE m.umuser = 0
   UNION ALL
-  SELECT format('CREATE on tablespace %I', t.spcname), format('REVOKE CREATE ON TABLESPACE %I FROM PUBLIC', t.spcname)
+  SELECT format('CREATE on tablespace %I', t.spcname), format('REVOKE CREATE ON TABLESPACE %I FROM PUBLIC', t.spcname), NULL
   FROM pg_tablespace t, aclexplode(t.spcacl) a WHERE a.grantee = 0
   UNION ALL
   SELECT format('%s on future %s of %I%s', a.privilege_type, k.kind, r.rolname, coalesce(' in schema ' || quote_ident(n.nspname), '')),
          format('ALTER DEFAULT PRIVILEGES FOR ROLE %I%s REVOKE %s ON %s FROM PUBLIC', r.rolname,
-                coalesce(' IN SCHEMA ' || quote_ident(n.nspname), ''), a.privilege_type, upper(k.kind))
+                coalesce(' IN SCHEMA ' || quote_ident(n.nspname), ''), a.privilege_type, upper(k.kind)), r.rolname
   FROM pg_default_acl x
   JOIN pg_roles r ON r.oid = x.defaclrole
   LEFT JOIN pg_namespace n ON n.oid = x.defaclnamespace,
@@ -64,13 +66,16 @@ WITH system_right AS (
                                        WHEN 'T' THEN 'types' WHEN 'n' THEN 'schemas' ELSE 'large objects' END AS kind) k
   -- A type alone gives access to nothing.
   WHERE a.grantee = 0 AND x.defaclobjtype <> 'T'
-    -- A minted login, which can make nothing but large objects, keeps no other from being granted.
-    AND NOT EXISTS (SELECT FROM pg_shdescription s WHERE s.classoid = 'pg_authid'::regclass AND s.objoid = r.oid AND starts_with(s.description, 'vault-plugin-secrets-precision mount='))
   UNION ALL
-  SELECT 'every right on every large object (lo_compat_privileges)', 'ALTER SYSTEM RESET lo_compat_privileges; SELECT pg_reload_conf()'
+  SELECT 'every right on every large object (lo_compat_privileges)', 'ALTER SYSTEM RESET lo_compat_privileges; SELECT pg_reload_conf()', NULL
   WHERE current_setting('lo_compat_privileges')::boolean
   UNION ALL
-  SELECT 'PREPARE TRANSACTION (max_prepared_transactions)', 'ALTER SYSTEM SET max_prepared_transactions = 0; then restart the server'
+  SELECT 'PREPARE TRANSACTION (max_prepared_transactions)', 'ALTER SYSTEM SET max_prepared_transactions = 0; then restart the server', NULL
   WHERE current_setting('max_prepared_transactions') <> '0'
 )
-SELECT name, close FROM found
+SELECT f.name, f.close, coalesce(quote_ident(f.stranger), '') AS giver,
+       f.stranger IS NULL
+       OR EXISTS (SELECT FROM pg_roles r WHERE r.rolname = f.stranger AND (r.rolsuper OR r.rolname = current_user OR r.rolname = ANY ($2::text[])))
+       OR EXISTS (SELECT FROM pg_namespace n WHERE n.nspname = ANY ($1::text[]) AND pg_get_userbyid(n.nspowner) = f.stranger)
+       OR EXISTS (SELECT FROM pg_database d WHERE d.datname = current_database() AND pg_get_userbyid(d.datdba) = f.stranger) AS stops
+  FROM found f

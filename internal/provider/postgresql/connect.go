@@ -2,9 +2,11 @@ package postgresql
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -81,10 +83,29 @@ type server struct {
 	passwords *passwords
 	maxOpen   int32
 
+	mints    connections // for all that somebody waits for, but for revocation
+	revokes  connections // for disabling credentials; one stays open
+	cleanups connections // for removing what is disabled, which may wait for strangers' locks
+}
+
+// connections is a pool of connections to the target's own database. It is created when
+// it is first used.
+type connections struct {
 	once sync.Once
 	pool *pgxpool.Pool
-	err  error // of making the pool
+	err  error // of creating the pool
 }
+
+const (
+	// cleanupLockTimeout is how long clean-up waits for a lock. Strangers can hold locks
+	// on what they have granted to a login.
+	cleanupLockTimeout = 500 * time.Millisecond
+	// keptOpen is the lifetime of a connection for revocation. Another one may not get in.
+	keptOpen = 365 * 24 * time.Hour
+)
+
+// share is the size of the pool for revocation, and of the one for clean-up.
+func (s *server) share() int32 { return max(2, s.maxOpen/2) }
 
 // passwords are those that the engine's login may have: the stored one first, and
 // the one before it while a rotation is under way.
@@ -109,6 +130,7 @@ func (s *server) config(database, password string) (*pgxpool.Config, error) {
 	to.Host, to.Port, to.Database, to.User, to.Password = s.host, s.port, database, s.username, password
 	to.ConnectTimeout, to.TLSConfig, to.RuntimeParams = s.timeout, s.tls, maps.Clone(pinned)
 	to.Fallbacks, to.ValidateConnect = nil, nil
+	to.AfterConnect = askVersion
 	// Most statements are said once, and none is worth a round trip of its own before.
 	to.DefaultQueryExecMode = pgx.QueryExecModeExec
 	if s.encryption == prefer {
@@ -120,33 +142,87 @@ func (s *server) config(database, password string) (*pgxpool.Config, error) {
 	return config, nil
 }
 
-// connections is the pool of connections to the target's own database.
-func (s *server) connections() (*pgxpool.Pool, error) {
-	s.once.Do(func() {
+// of is the pool, as adjust has it.
+func (c *connections) of(s *server, adjust func(*pgxpool.Config)) (*pgxpool.Pool, error) {
+	c.once.Do(func() {
 		var config *pgxpool.Config
-		if config, s.err = s.config(s.database, ""); s.err != nil {
+		if config, c.err = s.config(s.database, ""); c.err != nil {
 			return
 		}
 		config.MaxConns, config.MinConns = s.maxOpen, 0
 		config.MaxConnIdleTime, config.MaxConnLifetime, config.HealthCheckPeriod = idleTime, lifeTime, lookAround
+		adjust(config)
 		secrets := s.passwords // and not s, which the pool must not keep alive
 		config.BeforeConnect = func(_ context.Context, to *pgx.ConnConfig) error {
 			_, to.Password = secrets.now()
 			return nil
 		}
-		if s.pool, s.err = pgxpool.NewWithConfig(context.Background(), config); s.err == nil {
-			runtime.AddCleanup(s, func(pool *pgxpool.Pool) { go pool.Close() }, s.pool)
+		if c.pool, c.err = pgxpool.NewWithConfig(context.Background(), config); c.err == nil {
+			runtime.AddCleanup(s, func(pool *pgxpool.Pool) { go pool.Close() }, c.pool)
 		}
 	})
-	return s.pool, s.err
+	if c.err != nil {
+		return nil, fmt.Errorf("postgresql: %w", c.err)
+	}
+	return c.pool, nil
 }
 
 // borrow lends a connection to the target's own database. What it is used for must
 // leave it as it was.
 func (s *server) borrow(ctx context.Context) (*pgxpool.Conn, error) {
-	pool, err := s.connections()
+	pool, err := s.mints.of(s, func(*pgxpool.Config) {})
+	return s.acquire(ctx, pool, err)
+}
+
+// forRevocation lends a connection that mints and clean-up don't compete for. Where the
+// server has none free, it waits for the one that is kept open.
+func (s *server) forRevocation(ctx context.Context) (*pgxpool.Conn, error) {
+	pool, err := s.revocations()
 	if err != nil {
-		return nil, fmt.Errorf("postgresql: %w", err)
+		return nil, err
+	}
+	var lent *pgxpool.Conn
+	var full error
+	late := poll(ctx, patience, func() (bool, error) {
+		lent, err = s.acquire(ctx, pool, nil)
+		if isState(err, tooManyConnections) {
+			full = err
+			return false, nil
+		}
+		return true, err
+	}, errFull)
+	if errors.Is(late, errFull) {
+		return nil, full
+	}
+	return lent, late
+}
+
+var errFull = errors.New("postgresql: the server has no connection free")
+
+// revocations is the pool for revocation. Creating it opens the connection that stays
+// open, so that a server whose connections are all taken can still be told to revoke.
+func (s *server) revocations() (*pgxpool.Pool, error) {
+	return s.revokes.of(s, func(config *pgxpool.Config) {
+		config.MaxConns, config.MinConns, config.MaxConnLifetime = s.share(), 1, keptOpen
+	})
+}
+
+// forCleanup lends a connection that waits for locks only briefly.
+func (s *server) forCleanup(ctx context.Context) (*pgxpool.Conn, error) {
+	pool, err := s.cleanups.of(s, func(config *pgxpool.Config) {
+		config.MaxConns = s.share()
+		config.ConnConfig.RuntimeParams["lock_timeout"] = milliseconds(cleanupLockTimeout)
+	})
+	return s.acquire(ctx, pool, err)
+}
+
+func milliseconds(duration time.Duration) string {
+	return strconv.FormatInt(duration.Milliseconds(), 10)
+}
+
+func (s *server) acquire(ctx context.Context, pool *pgxpool.Pool, err error) (*pgxpool.Conn, error) {
+	if err != nil {
+		return nil, err
 	}
 	return withPasswords(s.passwords, func(string) (*pgxpool.Conn, error) { return pool.Acquire(ctx) })
 }
@@ -194,10 +270,20 @@ func (s *server) with(ctx context.Context, do func(*pgx.Conn) error) error {
 	return do(lent.Conn())
 }
 
+// whileCleaning is with for what may have to wait for strangers' locks.
+func (s *server) whileCleaning(ctx context.Context, do func(*pgx.Conn) error) error {
+	lent, err := s.forCleanup(ctx)
+	if err != nil {
+		return err
+	}
+	defer lent.Release()
+	return do(lent.Conn())
+}
+
 // onDatabase does something on a connection to a database of the server, in a
-// session of its own.
+// session of its own. It waits for locks only briefly.
 func (s *server) onDatabase(ctx context.Context, database string, do func(*pgx.Conn) error) error {
-	conn, err := s.dial(ctx, database, nil)
+	conn, err := s.dial(ctx, database, map[string]string{"lock_timeout": milliseconds(cleanupLockTimeout)})
 	if err != nil {
 		return err
 	}
@@ -218,9 +304,30 @@ func send(ctx context.Context, conn *pgx.Conn, statements ...string) error {
 	return err
 }
 
+// versionKnown is where a connection keeps server_version_num.
+const versionKnown = "server_version_num"
+
+// askVersion asks a new connection for the number of its server's version. What the
+// server calls its version can be any text, such as 18beta1.
+func askVersion(ctx context.Context, conn *pgconn.PgConn) error {
+	results, err := conn.Exec(ctx, "SHOW server_version_num").ReadAll()
+	if err != nil {
+		return err
+	}
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return errors.New("the server does not say which version it is")
+	}
+	number, err := strconv.Atoi(string(results[0].Rows[0][0]))
+	if err != nil {
+		return fmt.Errorf("the server's version: %w", err)
+	}
+	conn.CustomData()[versionKnown] = number
+	return nil
+}
+
 // newerThan15 says whether the server has memberships whose grants say what of them
 // is meant. https://www.postgresql.org/docs/16/release-16.html
 func newerThan15(conn *pgx.Conn) bool {
-	major, _, _ := strings.Cut(conn.PgConn().ParameterStatus("server_version"), ".")
-	return len(major) == 2 && major >= "16"
+	number, _ := conn.PgConn().CustomData()[versionKnown].(int)
+	return number >= 160000
 }

@@ -2,13 +2,118 @@ package postgresql
 
 import (
 	"context"
+	_ "embed"
 	"errors"
+	"fmt"
+	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
+
+//go:embed obstacles.sql
+var obstaclesSQL string
+
+// How long removing a login may take: where a revoke waits for it, and where nobody does.
+const (
+	killCleanup = 1500 * time.Millisecond
+	tidyCleanup = 20 * time.Second
+)
+
+// cleanUp removes a login that is disabled.
+func (p *postgres) cleanUp(ctx context.Context, login string, longest time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, longest)
+	defer cancel()
+	conn, err := p.server.forCleanup(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	return p.server.drop(ctx, conn.Conn(), login)
+}
+
+// openTransactions is the query for who holds locks, for an operator.
+const openTransactions = "SELECT pid, usename, datname, xact_start, query FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY xact_start"
+
+// blocked is the *provider.CleanupBlocked of a failed clean-up, where something is in the
+// way that is not the engine's.
+func (p *postgres) blocked(ctx context.Context, conn *pgx.Conn, login string, err error) error {
+	switch {
+	case isState(err, lockNotAvailable):
+		return &provider.CleanupBlocked{Reason: "a transaction of another session has locked " + login + ", or what it has; the clean-up is tried again", Remedy: openTransactions}
+	case !isState(err, dependentObjects, insufficientPrivilege):
+		return err
+	}
+	var blocked *provider.CleanupBlocked
+	lookInto := func(database string, conn *pgx.Conn) error {
+		found, failed := p.obstacles(ctx, conn, database, login)
+		if found != nil {
+			blocked = found
+		}
+		return failed
+	}
+	if failed := lookInto(p.server.database, conn); failed != nil || blocked != nil {
+		return errors.Join(asError(blocked), failed)
+	}
+	databases, failed := databasesOf(ctx, conn, login)
+	if failed != nil {
+		return errors.Join(err, failed)
+	}
+	for _, database := range databases {
+		failed := p.server.onDatabase(ctx, database, func(conn *pgx.Conn) error { return lookInto(database, conn) })
+		if blocked != nil {
+			return blocked
+		}
+		if failed != nil { // the engine may not connect there
+			statement := "DROP OWNED BY " + ident(login) + " CASCADE"
+			return &provider.CleanupBlocked{Reason: fmt.Sprintf("the role %s has something in database %s, where the engine may not clean up", login, database), Remedy: statement}
+		}
+	}
+	return err
+}
+
+func asError(blocked *provider.CleanupBlocked) error {
+	if blocked == nil {
+		return nil
+	}
+	return blocked
+}
+
+// obstacles says what keeps a login from being dropped, in one database and in what the
+// server shares; nil where nothing does.
+func (p *postgres) obstacles(ctx context.Context, conn *pgx.Conn, database, login string) (*provider.CleanupBlocked, error) {
+	rows, err := conn.Query(ctx, obstaclesSQL, login)
+	if err != nil {
+		return nil, said("what keeps "+login+" from being dropped", err)
+	}
+	type obstacle struct{ What, Owner, Statement string }
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[obstacle])
+	if err != nil || len(found) == 0 {
+		return nil, said("what keeps "+login+" from being dropped", err)
+	}
+	var reasons, statements []string
+	for _, one := range found {
+		reasons = append(reasons, one.What+" of "+one.Owner)
+		statements = append(statements, one.Statement)
+	}
+	return &provider.CleanupBlocked{
+		Reason: fmt.Sprintf("in database %s the role %s has been given what the engine can't take back: %s", database, login, shortList(reasons)),
+		Remedy: strings.Join(statements, "; "),
+	}, nil
+}
+
+// shortList joins the first few of many.
+func shortList(all []string) string {
+	const shown = 10
+	if len(all) <= shown {
+		return strings.Join(all, "; ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:shown], "; "), len(all)-shown)
+}
 
 // dropAttempts is how often a role is dropped that something hangs on again.
 const dropAttempts = 3
@@ -32,15 +137,9 @@ func (s *server) drop(ctx context.Context, conn *pgx.Conn, role string) error {
 // disown drops what a role owns, and takes from it what it was given, in every
 // database where there is such.
 func (s *server) disown(ctx context.Context, conn *pgx.Conn, role string) error {
-	rows, err := conn.Query(ctx, `SELECT DISTINCT coalesce(b.datname, current_database())::text
-  FROM pg_shdepend d JOIN pg_roles r ON d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid LEFT JOIN pg_database b ON b.oid = d.dbid
- WHERE r.rolname = $1`, role)
+	databases, err := databasesOf(ctx, conn, role)
 	if err != nil {
-		return said("what role "+role+" owns", err)
-	}
-	databases, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return said("what role "+role+" owns", err)
+		return err
 	}
 	if len(databases) > 0 {
 		if err := join(ctx, conn, role); err != nil && !isState(err, undefinedObject) {
@@ -61,6 +160,19 @@ func (s *server) disown(ctx context.Context, conn *pgx.Conn, role string) error 
 		failed = append(failed, err)
 	}
 	return errors.Join(failed...)
+}
+
+// databasesOf lists the databases in which a role owns or was given something. What the
+// server shares counts as this one's.
+func databasesOf(ctx context.Context, conn *pgx.Conn, role string) ([]string, error) {
+	rows, err := conn.Query(ctx, `SELECT DISTINCT coalesce(b.datname, current_database())::text
+  FROM pg_shdepend d JOIN pg_roles r ON d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid LEFT JOIN pg_database b ON b.oid = d.dbid
+ WHERE r.rolname = $1`, role)
+	if err != nil {
+		return nil, said("what role "+role+" owns", err)
+	}
+	databases, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	return databases, said("what role "+role+" owns", err)
 }
 
 // clear is disown in one database.

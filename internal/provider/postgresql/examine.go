@@ -57,10 +57,14 @@ func (p *postgres) Examine(ctx context.Context, granted scope.Scope, bounds prov
 	if err := e.watchable(ctx); err != nil {
 		return provider.Findings{}, err
 	}
+	if err := e.unnamedStandbys(ctx, len(p.standbys)); err != nil {
+		return provider.Findings{}, err
+	}
 	found, err := ambientRights(ctx, e.conn, of)
 	if err != nil {
 		return provider.Findings{}, said("looking for what everybody may do", err)
 	}
+	e.warnings = append(e.warnings, strangers(found, asked.tolerated)...)
 	each := granted.ResourceText().Filled() != nil && asked.run == nil || granted.Tags()[fieldKey] != nil
 	return provider.Findings{Facts: e.facts, Warnings: e.warnings, Each: each}, refuseAmbient(found, asked.tolerated)
 }

@@ -75,6 +75,9 @@ func (p *postgres) Verify(ctx context.Context) (provider.Verification, error) {
 	if at.hba, err = hbaReadable(ctx, conn); err != nil {
 		return provider.Verification{}, err
 	}
+	if err := p.verifyStandbys(ctx, at.system); err != nil {
+		return provider.Verification{}, err
+	}
 	verification := provider.Verification{Facts: provider.Facts{factSystem: at.system, factDatabase: at.database, factVersion: at.version}}
 	warn := func(text string) { verification.Warnings = append(verification.Warnings, text) }
 	switch {

@@ -2,9 +2,9 @@ package postgresql
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -48,13 +48,13 @@ func (p *postgres) Install(ctx context.Context, handle provider.Handle, policy p
 	if handle[handleHolder] != holder {
 		return errors.New("postgresql: the handle is not that of the policy")
 	}
-	expected, err := read.expected(holder, bears)
+	role, err := read.meant(holder, bears)
 	if err != nil {
 		return err
 	}
 	return p.server.with(ctx, func(conn *pgx.Conn) error {
 		return again(ctx, func() error {
-			return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return p.install(ctx, tx, read, holder, bears, expected) })
+			return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error { return p.install(ctx, tx, read, role, bears) })
 		})
 	})
 }
@@ -74,38 +74,74 @@ func again(ctx context.Context, do func() error) error {
 	}
 }
 
-// install makes a holder, or puts it right, in a transaction.
-func (p *postgres) install(ctx context.Context, tx pgx.Tx, read document, holder string, bears mark, expected []string) error {
-	found, err := held(ctx, tx, holder)
+// install creates a holder, or repairs it, in a transaction.
+func (p *postgres) install(ctx context.Context, tx pgx.Tx, read document, role meant, bears mark) error {
+	found, err := held(ctx, tx, role)
 	if err != nil {
-		return said("what role "+holder+" has", err)
+		return said("what role "+role.role+" has", err)
 	}
-	comment := "COMMENT ON ROLE " + ident(holder) + " IS " + literal(bears.String())
 	switch {
 	case len(found) == 0: // one that is there has a comment at least
-		if _, err := tx.Exec(ctx, named(read.Holder[0], holderName, holder)); err != nil {
-			return lacks("CREATE ROLE", err, fieldUsername, p.server.username, "ALTER ROLE "+ident(p.server.username)+" CREATEROLE")
-		}
-		if _, err := tx.Exec(ctx, comment); err != nil {
-			return said("COMMENT ON ROLE", err)
-		}
-	case !slices.Contains(found, "comment "+bears.String()):
-		return errForeign(holder)
-	case slices.Equal(found, expected):
+		err = p.createHolder(ctx, tx, read, role.role, bears)
+	case !has(found, "comment "+bears.String()):
+		return errForeign(role.role)
+	case len(role.lacking(found)) == 0 && len(role.extra(found)) == 0:
 		if read.Run != nil {
-			return installRun(ctx, tx, read.place(holder), *read.Run)
+			return installRun(ctx, tx, read.place(role.role), *read.Run)
 		}
 		return nil
 	default:
-		if err := p.strip(ctx, tx, holder, found); err != nil {
-			return err
-		}
+		err = p.cleanHolder(ctx, tx, read, role, bears, found)
+	}
+	if err != nil {
+		return err
 	}
 	if read.Run != nil {
-		if err := installRun(ctx, tx, read.place(holder), *read.Run); err != nil {
+		if err := installRun(ctx, tx, read.place(role.role), *read.Run); err != nil {
 			return err
 		}
 	}
+	return p.fillHolder(ctx, tx, read, role)
+}
+
+func (p *postgres) createHolder(ctx context.Context, tx pgx.Tx, read document, holder string, bears mark) error {
+	if _, err := tx.Exec(ctx, named(read.Holder[0], holderName, holder)); err != nil {
+		return lacks("CREATE ROLE", err, fieldUsername, p.server.username, "ALTER ROLE "+ident(p.server.username)+" CREATEROLE")
+	}
+	_, err := tx.Exec(ctx, "COMMENT ON ROLE "+ident(holder)+" IS "+literal(bears.String()))
+	return said("COMMENT ON ROLE", err)
+}
+
+// cleanHolder takes from a holder what it has besides. Where the engine can't take what
+// is more than a stranger's gift, the holder gets another name, and a new one is created
+// in its place: the logins that live keep the old one.
+func (p *postgres) cleanHolder(ctx context.Context, tx pgx.Tx, read document, role meant, bears mark, found []holding) error {
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { // a savepoint
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+literal(milliseconds(cleanupLockTimeout))); err != nil {
+			return err
+		}
+		return p.strip(ctx, tx, role.role, found)
+	})
+	if ctx.Err() != nil || isState(err, internalError, serializationFailure, deadlock) {
+		return err // which is tried again
+	}
+	if found, err = held(ctx, tx, role); err != nil {
+		return said("what role "+role.role+" has", err)
+	}
+	if _, stops := firstThatStops(role.extra(found)); !stops {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, "ALTER ROLE "+ident(role.role)+" RENAME TO "+ident(spoiledName(role.role))); err != nil {
+		return said("giving role "+role.role+" another name", err)
+	}
+	return p.createHolder(ctx, tx, read, role.role, bears)
+}
+
+// spoiledName is a new name for a holder that can't be cleaned. Uninstall finds it.
+func spoiledName(holder string) string { return holder + "_" + strings.ToLower(rand.Text()[:5]) }
+
+// fillHolder gives a holder what it is meant to have.
+func (p *postgres) fillHolder(ctx context.Context, tx pgx.Tx, read document, role meant) error {
 	privileges, err := read.privileges()
 	if err != nil {
 		return err
@@ -114,24 +150,20 @@ func (p *postgres) install(ctx context.Context, tx pgx.Tx, read document, holder
 		if one.on == "PROCEDURE" {
 			continue // given where it was made
 		}
-		if _, err := tx.Exec(ctx, one.grant(ident(holder))); err != nil {
+		if _, err := tx.Exec(ctx, one.grant(ident(role.role))); err != nil {
 			return lacks("GRANT "+one.String(), err, "resource", read.Resource, p.remedy(read))
 		}
 	}
-	found, err = held(ctx, tx, holder)
+	found, err := held(ctx, tx, role)
 	if err != nil {
-		return said("what role "+holder+" has", err)
+		return said("what role "+role.role+" has", err)
 	}
 	// Who has a privilege without its grant option gets a warning, not an error.
-	for _, one := range expected {
-		if !slices.Contains(found, one) {
-			return invalid.Field("resource", read.Resource, "the engine's login may not give "+one, p.remedy(read))
-		}
+	if lacking := role.lacking(found); len(lacking) > 0 {
+		return invalid.Field("resource", read.Resource, "the engine's login may not give "+lacking[0], p.remedy(read))
 	}
-	for _, one := range found {
-		if !slices.Contains(expected, one) {
-			return invalid.Field("resource", read.Resource, fmt.Sprintf("role %s, which holds its privilege, has more than that: %s", holder, one), "take that from it, or drop the role")
-		}
+	if one, stops := firstThatStops(role.extra(found)); stops {
+		return invalid.Field("resource", read.Resource, fmt.Sprintf("role %s, which holds its privilege, has more than that: %s", role.role, one.Name), one.Close)
 	}
 	return nil
 }
@@ -139,9 +171,9 @@ func (p *postgres) install(ctx context.Context, tx pgx.Tx, read document, holder
 // strip takes from a holder what it has in this database, and what it is a member of.
 // Until PostgreSQL 15 a login can take on its holder's role, and leave something that
 // is the holder's own.
-func (p *postgres) strip(ctx context.Context, tx pgx.Tx, holder string, found []string) error {
+func (p *postgres) strip(ctx context.Context, tx pgx.Tx, holder string, found []holding) error {
 	if err := takeBack(ctx, tx, holder); err != nil {
-		return lacks("taking from "+holder+" what it has besides", err, fieldUsername, p.server.username, "take that from it: "+strings.Join(found, "; "))
+		return said("taking from "+holder+" what it has besides", err)
 	}
 	if err := join(ctx, tx.Conn(), holder); err != nil {
 		return said("GRANT "+holder, err)
@@ -152,7 +184,7 @@ func (p *postgres) strip(ctx context.Context, tx pgx.Tx, holder string, found []
 		}
 	}
 	for _, one := range found {
-		if role, member := strings.CutPrefix(one, "membership of "); member {
+		if role, member := strings.CutPrefix(one.Name, "membership of "); member {
 			if _, err := tx.Exec(ctx, "REVOKE "+role+" FROM "+ident(holder)); err != nil { // quoted by the server
 				return said("REVOKE "+role, err)
 			}
@@ -183,24 +215,45 @@ func (p *postgres) Uninstall(ctx context.Context, handle provider.Handle) error 
 		return errors.New("postgresql: the handle names no holder")
 	}
 	bears := mark{mount: handle[handleMount], ledger: handle[handleLedger]}
-	return p.server.with(ctx, func(conn *pgx.Conn) error {
-		found, err := held(ctx, conn, holder)
+	return p.server.whileCleaning(ctx, func(conn *pgx.Conn) error {
+		found, err := holdersOf(ctx, conn, holder)
 		if err != nil {
-			return said("what role "+holder+" has", err)
+			return err
 		}
-		if len(found) > 0 && !slices.Contains(found, "comment "+bears.String()) {
-			return errForeign(holder)
-		}
-		if len(found) == 0 {
-			return nil
-		}
-		return again(ctx, func() error {
-			if err := removeCommand(ctx, conn, document{}.place(holder)); err != nil {
-				return err
+		for _, one := range found {
+			if one.comment != bears.String() {
+				return errForeign(one.name)
 			}
-			return p.server.drop(ctx, conn, holder)
-		})
+			err := again(ctx, func() error {
+				if one.name == holder {
+					if err := removeCommand(ctx, conn, document{}.place(holder)); err != nil {
+						return err
+					}
+				}
+				return p.server.drop(ctx, conn, one.name)
+			})
+			if err != nil {
+				return p.blocked(ctx, conn, one.name, err)
+			}
+		}
+		return nil
 	})
+}
+
+// commented is a role and what its comment says.
+type commented struct{ name, comment string }
+
+// holdersOf lists the holder of a name, and those that it was spoiled as before.
+func holdersOf(ctx context.Context, conn *pgx.Conn, holder string) ([]commented, error) {
+	rows, err := conn.Query(ctx, `SELECT rolname::text, coalesce(shobj_description(oid, 'pg_authid'), '') FROM pg_roles
+ WHERE rolname = $1 OR starts_with(rolname::text, $1::text || '_') ORDER BY rolname`, holder)
+	if err != nil {
+		return nil, said("looking for role "+holder, err)
+	}
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (one commented, err error) {
+		return one, row.Scan(&one.name, &one.comment)
+	})
+	return found, said("looking for role "+holder, err)
 }
 
 // removeCommand removes a holder's command, if it has one: an engine without a RUN

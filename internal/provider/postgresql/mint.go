@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -25,6 +24,9 @@ import (
 func (p *postgres) Mint(ctx context.Context, handle provider.Handle, policy provider.Policy, expiresAt time.Time) (provider.Credential, error) {
 	minting, err := p.plan(handle, policy, expiresAt)
 	if err != nil {
+		return provider.Credential{}, &provider.NotMade{Reason: err}
+	}
+	if _, err := p.server.revocations(); err != nil { // opened before there is something to revoke
 		return provider.Credential{}, &provider.NotMade{Reason: err}
 	}
 	conn, err := p.server.borrow(ctx)
@@ -47,11 +49,15 @@ func (p *postgres) Mint(ctx context.Context, handle provider.Handle, policy prov
 		"database":       p.server.database,
 		"connection_url": p.server.url(minting.login, minting.password),
 	}}
+	credential.Warnings = made.warnings
 	if minting.read.Run != nil {
 		credential.Fields["command"] = minting.read.place(minting.holder).call()
 	}
+	conn.Release() // a watchdog takes another, and all that there are may be waiting here
+	if err := p.watchStandbys(ctx, handle[handleMount]); err != nil {
+		credential.Warnings = append(credential.Warnings, unwatched(err))
+	}
 	if !made.watched {
-		conn.Release() // the watchdog takes another, and all that there are may be waiting here
 		if err := p.watch.start(ctx, handle[handleMount]); err != nil {
 			credential.Warnings = append(credential.Warnings, unwatched(err))
 		}
@@ -90,8 +96,9 @@ func (p *postgres) plan(handle provider.Handle, policy provider.Policy, expiresA
 
 // made is what the server said of a login that it has made.
 type made struct {
-	oid     uint32
-	watched bool // whether the mount's watchdog runs
+	oid      uint32
+	watched  bool     // whether the mount's watchdog runs
+	warnings []string // of what strangers have given away
 }
 
 // Failures of a mint's checks, which roll it back.
@@ -103,11 +110,7 @@ var (
 
 // batch is the mint's message. Its statements run in one transaction, or not at all.
 func (m minting) batch(ctx context.Context, conn *pgx.Conn) (*pgx.Batch, error) {
-	of, err := m.read.beyond()
-	if err != nil {
-		return nil, err
-	}
-	expected, err := m.read.expected(m.holder, mark{mount: m.bears.mount, ledger: m.bears.ledger})
+	role, err := m.read.meant(m.holder, mark{mount: m.bears.mount, ledger: m.bears.ledger})
 	if err != nil {
 		return nil, err
 	}
@@ -139,11 +142,11 @@ func (m minting) batch(ctx context.Context, conn *pgx.Conn) (*pgx.Batch, error) 
 		return nil
 	}
 	batch.Queue("SELECT set_config('application_name', $1, true)", underWay(m.login))
-	guard, arguments := ambientGuard(of, m.read.Tolerated)
+	guard, arguments := ambientGuard(role.of, m.read.Tolerated)
 	if err := queue("ambient", guard, arguments...); err != nil {
 		return nil, err
 	}
-	if err := queue("held", fmt.Sprintf(heldExactly, heldSQL), m.holder, expected); err != nil {
+	if err := queue("held", heldGuard, role.arguments()...); err != nil {
 		return nil, err
 	}
 	if m.read.Run != nil {
@@ -178,7 +181,9 @@ func (m minting) run(ctx context.Context, conn *pgx.Conn) (made, error) {
 	}
 	results := conn.SendBatch(ctx, batch)
 	for at := range batch.Len() - 1 {
-		if _, err := results.Exec(); err != nil {
+		given, err := m.next(results, at)
+		answer.warnings = append(answer.warnings, given...)
+		if err != nil {
 			_ = results.Close() // says the same
 			switch {
 			case at == atHolder && isState(err, divisionByZero):
@@ -196,6 +201,25 @@ func (m minting) run(ctx context.Context, conn *pgx.Conn) (made, error) {
 		return made{}, err
 	}
 	return answer, results.Close() // where it is committed
+}
+
+// next reads the results of the batch's next statement: the checks return what strangers
+// have given away.
+func (m minting) next(results pgx.BatchResults, at int) ([]string, error) {
+	if at != atAmbient && at != atHolder {
+		_, err := results.Exec()
+		return nil, err
+	}
+	rows, err := results.Query()
+	if err != nil {
+		return nil, err
+	}
+	if at == atAmbient {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[ambientRight])
+		return strangers(found, m.read.Tolerated), err
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[holding])
+	return holderGifts(found), err
 }
 
 // unmade is the error of a mint that failed, as far as it is known what it made.
@@ -221,15 +245,15 @@ func (p *postgres) unmade(ctx context.Context, asked querier, minting minting, e
 // taken from it, or has gone with what it was on, somebody has meant: nobody but who
 // writes the role gives it again.
 func changedHolder(ctx context.Context, asked querier, minting minting) error {
-	expected, err := minting.read.expected(minting.holder, mark{mount: minting.bears.mount, ledger: minting.bears.ledger})
+	role, err := minting.read.meant(minting.holder, mark{mount: minting.bears.mount, ledger: minting.bears.ledger})
 	if err != nil {
 		return err
 	}
-	found, err := held(ctx, asked, minting.holder)
+	found, err := held(ctx, asked, role)
 	if err != nil {
 		return said("what role "+minting.holder+" has", err)
 	}
-	missing := slices.DeleteFunc(expected, func(one string) bool { return slices.Contains(found, one) })
+	missing := role.lacking(found)
 	if len(found) == 0 || len(missing) == 0 {
 		return fmt.Errorf("postgresql: role %s: %w", minting.holder, provider.ErrNotInstalled)
 	}

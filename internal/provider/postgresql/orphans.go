@@ -22,6 +22,7 @@ func (p *postgres) Marked(ctx context.Context, mount string, known func(grant st
 		}
 		if len(found) > 0 {
 			_ = p.watch.start(ctx, mount) // a mint warns where it can't
+			_, _ = p.server.revocations() // so that a connection is kept open for what lives; a revoke says what is wrong
 		}
 		for _, one := range found {
 			if !known(one.Grant, nil) && !yield(one, nil) {
@@ -35,21 +36,21 @@ func (p *postgres) Marked(ctx context.Context, mount string, known func(grant st
 func (p *postgres) logins(ctx context.Context, mount string) ([]provider.Marked, error) {
 	var found []provider.Marked
 	err := p.server.with(ctx, func(conn *pgx.Conn) error {
-		rows, err := conn.Query(ctx, `SELECT oid, rolname::text, coalesce(shobj_description(oid, 'pg_authid'), ''), extract(epoch FROM rolvaliduntil)::bigint
+		rows, err := conn.Query(ctx, `SELECT oid, coalesce(shobj_description(oid, 'pg_authid'), ''), extract(epoch FROM rolvaliduntil)::bigint
   FROM pg_roles WHERE rolname LIKE $1 AND rolvaliduntil IS NOT NULL AND isfinite(rolvaliduntil) OR rolname LIKE $1 AND rolvaliduntil = '-infinity'`, likeLogins(mount))
 		if err != nil {
 			return err
 		}
 		var oid uint32
-		var name, comment string
+		var comment string
 		var ends *int64
-		_, err = pgx.ForEachRow(rows, []any{&oid, &name, &comment, &ends}, func() error {
+		_, err = pgx.ForEachRow(rows, []any{&oid, &comment, &ends}, func() error {
 			bears, ours := readMark(comment)
 			if !ours || bears.mount != mount || bears.grant == "" {
 				return nil
 			}
 			one := provider.Marked{Mount: bears.mount, Ledger: bears.ledger, Grant: bears.grant, Handle: provider.Handle{
-				handleLogin: name, handleMount: bears.mount, handleLedger: bears.ledger, handleGrant: bears.grant, handleOID: strconv.FormatUint(uint64(oid), 10),
+				handleLogin: prefix(mount) + bears.grant, handleMount: bears.mount, handleLedger: bears.ledger, handleGrant: bears.grant, handleOID: strconv.FormatUint(uint64(oid), 10),
 			}}
 			if ends != nil {
 				one.ExpiresAt = time.Unix(*ends, 0).UTC()

@@ -244,6 +244,9 @@ func (d document) beyond() (ambientScope, error) {
 		of.Granted = []string{grantedOn(string(uses), on.schema, on.name)}
 	case runs:
 		of.Schemas = []string{ownProcedures}
+		if d.Run != nil {
+			of.Roles = []string{d.Run.RunAs}
+		}
 	}
 	return of, nil
 }
@@ -275,9 +278,11 @@ func named(statement, word, name string) string {
 // refuseAmbient is the refusal where everybody has rights that a role does not
 // tolerate.
 func refuseAmbient(found []ambientRight, tolerated []string) error {
-	names := make([]string, len(found))
-	for i, right := range found {
-		names[i] = right.Name
+	var names []string
+	for _, right := range found {
+		if right.Stops {
+			names = append(names, right.Name)
+		}
 	}
 	rest := provider.Untolerated(names, tolerated)
 	if len(rest) == 0 {
@@ -286,7 +291,7 @@ func refuseAmbient(found []ambientRight, tolerated []string) error {
 	const shown = 20
 	var closing []string
 	for _, right := range found {
-		if slices.Contains(rest, right.Name) {
+		if right.Stops && slices.Contains(rest, right.Name) {
 			closing = append(closing, right.Close)
 		}
 	}

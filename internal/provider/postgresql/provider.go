@@ -34,11 +34,16 @@ func Type() provider.Type {
 			fieldURL:         text("Connection URL", "Where the database is, as postgresql://{{username}}:{{password}}@host:5432/database?sslmode=verify-full. It takes sslmode and connect_timeout, and host=/folder in place of a host for a socket."),
 			fieldUsername:    text("Username", "Login of the engine's own. It needs CREATEROLE, and grant options on what its roles grant."),
 			fieldPassword:    secret("Password", "Password of that login."),
-			fieldMaxOpen:     number("Max open connections", fmt.Sprintf("The most connections that the engine has to the database at once. Default: %d.", defaultMaxOpen)),
+			fieldMaxOpen:     number("Max open connections", fmt.Sprintf("The most connections that the engine has to the database at once, for all but revocation and clean-up, which have half as many each. Default: %d.", defaultMaxOpen)),
 			fieldCA:          text("TLS CA", "Certificates, in PEM, of those who may sign the server's. Default: the machine's."),
 			fieldCertificate: text("TLS certificate", "The engine's own certificate, in PEM."),
 			fieldPrivateKey:  secret("Private key", "Its private key, in PEM."),
-			fieldServerName:  text("TLS server name", "Name that the server's certificate is for. Default: the host."),
+			fieldStandbys: {
+				Type:         framework.TypeStringSlice,
+				Description:  "Where the server's hot standbys are, each as connection_url. Revocation and expiry end sessions there, too.",
+				DisplayAttrs: &framework.DisplayAttributes{Name: "Standby URLs"},
+			},
+			fieldServerName: text("TLS server name", "Name that the server's certificate is for. Default: the host."),
 		},
 		Role: map[string]*framework.FieldSchema{
 			fieldKey:        text("Key", `For UPDATE and DELETE: the columns that rows are chosen by, as in id,"Odd Name". The credential may read them, and no others. For INSERT: the columns that RETURNING and ON CONFLICT may name.`),
@@ -82,6 +87,7 @@ type postgres struct {
 	settings provider.Settings
 	facts    provider.Facts
 	watch    *watch
+	standbys []*standby
 }
 
 func open(settings provider.Settings, facts provider.Facts) (*postgres, error) {
@@ -108,7 +114,11 @@ func open(settings provider.Settings, facts provider.Facts) (*postgres, error) {
 		}
 		opened.maxOpen = int32(limit)
 	}
-	return &postgres{server: opened, settings: settings, facts: facts, watch: newWatch(opened)}, nil
+	standbys, err := parseStandbys(settings, opened)
+	if err != nil {
+		return nil, err
+	}
+	return &postgres{server: opened, settings: settings, facts: facts, watch: newWatch(opened), standbys: standbys}, nil
 }
 
 // Compile implements provider.Provider.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -27,121 +28,309 @@ const (
 	// settling is how long the server may take to make a session of what it has let in.
 	// A client can have it take longer, as with post_auth_delay.
 	settling = 500 * time.Millisecond
+	// membershipLockTimeout is how long taking the holder role away waits for mints of
+	// the same holder. Nobody else can lock a membership of the engine's.
+	membershipLockTimeout = 2 * time.Second
+	// loginLockTimeout is how long closing a login waits before it is forced. The login
+	// itself can lock its row.
+	loginLockTimeout = 20 * time.Millisecond
 )
 
-// Revoke implements provider.Provider.
+// Revoke implements provider.Provider. What strangers keep it from removing is disabled,
+// and OrphanFinder finds it.
 func (p *postgres) Revoke(ctx context.Context, handle provider.Handle) error {
-	left, err := p.Kill(ctx, handle)
-	if err == nil && left {
-		return errBegun
+	left, err := p.kill(ctx, handle)
+	if err == nil && !isState(left, dependentObjects, insufficientPrivilege, lockNotAvailable) {
+		return left
 	}
 	return err
 }
 
-// Tidy implements provider.Killer.
+// Kill implements provider.Killer: it disables the login, and removes it unless
+// something keeps it from being removed. Then it has a name of its own for clean-up.
+func (p *postgres) Kill(ctx context.Context, handle provider.Handle) (bool, error) {
+	left, err := p.kill(ctx, handle)
+	return left != nil, err
+}
+
+// kill disables a login, and says why something of it is left.
+func (p *postgres) kill(ctx context.Context, handle provider.Handle) (left, err error) {
+	r, done, err := p.revocation(ctx, handle)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if there, err := r.find(ctx); err != nil {
+		return nil, err
+	} else if !there {
+		return nil, r.cutEverywhere(ctx)
+	}
+	begun, err := r.disable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.standbys(ctx); err != nil {
+		return nil, err
+	}
+	held, err := p.unsettled(ctx, r.conn, begun)
+	if err != nil {
+		return nil, err
+	}
+	if left = errBegun; !held {
+		left = p.cleanUp(ctx, r.name, killCleanup)
+	}
+	if left != nil {
+		r.setAside(ctx)
+		return left, nil
+	}
+	return nil, r.cut(ctx)
+}
+
+// Tidy implements provider.Killer: it removes a login that is disabled. The error is a
+// *provider.CleanupBlocked where something that is not the engine's is in the way.
 func (p *postgres) Tidy(ctx context.Context, handle provider.Handle) error {
-	return p.Revoke(ctx, handle)
-}
-
-// Kill implements provider.Killer. Each step is committed before the next: the
-// login's end, its sessions, what they left prepared, what they left behind, its
-// name, and sessions that began meanwhile. It leaves the name of a login while some
-// client is held back that may have been let in by it, so that the watchdog knows the
-// session when it appears. It could do nothing any more.
-func (p *postgres) Kill(ctx context.Context, handle provider.Handle) (left bool, err error) {
-	login := handle[handleLogin]
-	if !loginForm.MatchString(login) {
-		return false, errors.New("postgresql: the handle names no login")
-	}
-	err = p.server.with(ctx, func(conn *pgx.Conn) error {
-		left, err = p.kill(ctx, conn, login, handle)
+	r, done, err := p.revocation(ctx, handle)
+	if err != nil {
 		return err
-	})
-	return left, err
-}
-
-// lived is a login as Kill finds it.
-type lived struct {
-	oid      uint32 // 0 where it is not known
-	there    bool
-	holders  []string // that it is or was a member of
-	prepared int      // transactions, its own and its holders'
-}
-
-func (p *postgres) kill(ctx context.Context, conn *pgx.Conn, login string, handle provider.Handle) (left bool, err error) {
-	found, err := p.look(ctx, conn, login, handle[handleHolder])
+	}
+	defer done()
+	if there, err := r.find(ctx); err != nil {
+		return err
+	} else if !there {
+		return r.cutEverywhere(ctx)
+	}
+	begun, err := r.disable(ctx) // again: it costs little, and somebody may have enabled it
 	if err != nil {
+		return err
+	}
+	if held, err := p.unsettled(ctx, r.conn, begun); err != nil {
+		return err
+	} else if held {
+		return errBegun
+	}
+	if err := p.cleanUp(ctx, r.name, tidyCleanup); err != nil {
+		r.setAside(ctx)
+		return p.blocked(ctx, r.conn, r.name, err)
+	}
+	return r.cut(ctx)
+}
+
+// revocation is one login that is being revoked, over one connection.
+type revocation struct {
+	p       *postgres
+	conn    *pgx.Conn
+	handle  provider.Handle
+	name    string   // of the login now
+	oid     uint32   // 0 where it is not known
+	holders []string // of the engine's, that the login is or was a member of
+}
+
+func (p *postgres) revocation(ctx context.Context, handle provider.Handle) (*revocation, func(), error) {
+	if !loginForm.MatchString(handle[handleLogin]) {
+		return nil, nil, errors.New("postgresql: the handle names no login")
+	}
+	conn, err := p.server.forRevocation(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &revocation{p: p, conn: conn.Conn(), handle: handle, name: handle[handleLogin]}, conn.Release, nil
+}
+
+// setAsideName is what a login is called that is disabled and could not be removed.
+func setAsideName(handle provider.Handle) string {
+	return prefix(handle[handleMount]) + "cleanup_" + handle[handleGrant]
+}
+
+// find finds the login, under the name that it has now, and says whether it is there.
+// It waits for a mint that nobody waits for any longer.
+func (r *revocation) find(ctx context.Context) (bool, error) {
+	there, err := r.look(ctx)
+	if err != nil || there {
+		return there, err
+	}
+	if err := r.p.await(ctx, r.conn, r.handle[handleLogin]); err != nil {
 		return false, err
 	}
-	if !found.there {
-		if err := p.await(ctx, conn, login); err != nil {
-			return false, err
-		}
-		if found, err = p.look(ctx, conn, login, handle[handleHolder]); err != nil {
-			return false, err
-		}
+	if there, err = r.look(ctx); there || err != nil {
+		return there, err
 	}
-	if !found.there {
-		oid, err := strconv.ParseUint(handle[handleOID], 10, 32)
-		if err != nil {
-			return false, nil // the mint's answer was lost, so nobody has ever had it
-		}
-		if now, err := p.renamed(ctx, conn, uint32(oid), handle); err != nil {
-			return false, err
-		} else if now != "" {
-			if found, err = p.look(ctx, conn, now, handle[handleHolder]); err != nil {
-				return false, err
-			}
-			return p.end(ctx, conn, now, handle, found)
-		}
-		return false, p.cut(ctx, conn, uint32(oid), login)
+	if known, err := strconv.ParseUint(r.handle[handleOID], 10, 32); err == nil {
+		r.oid = uint32(known)
 	}
-	return p.end(ctx, conn, login, handle, found)
+	return false, nil
 }
 
-// renamed is what a login is called now, by its number and its mark; empty where the
-// number is nobody's, or somebody else's.
-func (p *postgres) renamed(ctx context.Context, conn *pgx.Conn, oid uint32, handle provider.Handle) (string, error) {
-	bears := mark{mount: handle[handleMount], ledger: handle[handleLedger], grant: handle[handleGrant]}
-	var name string
-	err := conn.QueryRow(ctx, "SELECT rolname::text FROM pg_roles WHERE oid = $1 AND shobj_description(oid, 'pg_authid') = $2", oid, bears.String()).Scan(&name)
+// look finds the login by its name, or by its mark under another one. The server may
+// have given its number to another role since. The watchdog may have taken it out of
+// its holder.
+func (r *revocation) look(ctx context.Context) (bool, error) {
+	bears := mark{mount: r.handle[handleMount], ledger: r.handle[handleLedger], grant: r.handle[handleGrant]}
+	err := r.conn.QueryRow(ctx, `WITH login AS (
+  SELECT r.oid, r.rolname FROM pg_roles r WHERE (r.rolname IN ($1, $2) OR r.oid = nullif($3::text, '')::oid)
+     AND (r.rolname = $1 OR shobj_description(r.oid, 'pg_authid') = $4)
+   ORDER BY r.rolname = $1 DESC LIMIT 1
+), held AS (
+  SELECT h.rolname FROM login l JOIN pg_auth_members m ON m.member = l.oid JOIN pg_roles h ON h.oid = m.roleid WHERE h.rolname LIKE $5
+  UNION SELECT rolname FROM pg_roles WHERE rolname = $6
+)
+SELECT l.oid, l.rolname::text, ARRAY(SELECT rolname::text FROM held) FROM login l`, r.handle[handleLogin], setAsideName(r.handle), r.handle[handleOID], bears.String(), likeHolders(r.handle[handleMount]), r.handle[handleHolder]).
+		Scan(&r.oid, &r.name, &r.holders)
 	if noRows(err) {
-		return "", nil
+		return false, nil
 	}
-	return name, said("looking for a login of another name", err)
+	return err == nil, said("looking for a login", err)
 }
 
-// end is kill for a login that is there.
-func (p *postgres) end(ctx context.Context, conn *pgx.Conn, login string, handle provider.Handle, found lived) (left bool, err error) {
-	known := handle[handleOID]
-	if err := p.close(ctx, conn, login, found.holders); err != nil {
-		return false, err
+// disable takes from a login all that it can do: its holder role first, in a
+// transaction of its own, since nobody else can lock that membership; then logging in;
+// then its sessions, and what they have prepared. It returns the server's processes
+// that may be about to become sessions of the login.
+func (r *revocation) disable(ctx context.Context) (begun []int32, err error) {
+	left := r.leaveHolders(ctx)
+	if ctx.Err() != nil {
+		return nil, left
 	}
-	begun, err := p.begun(ctx, conn)
-	if err != nil {
-		return false, err
+	closed := r.noLogin(ctx)
+	if left != nil {
+		left = r.leaveHolders(ctx)
 	}
-	alive := p.cut(ctx, conn, found.oid, login) // what can go on without, does
-	if errors.Is(alive, context.Canceled) || errors.Is(alive, context.DeadlineExceeded) {
-		return false, alive
+	begun, err = r.p.begun(ctx, r.conn)
+	return begun, errors.Join(left, closed, err, r.cut(ctx), r.rollBack(ctx, 0)) // each is done, whatever becomes of the others
+}
+
+// leaveHolders takes the engine's own roles from the login. What others have given it
+// goes with it.
+func (r *revocation) leaveHolders(ctx context.Context) error {
+	var failed []error
+	for _, holder := range r.holders {
+		failed = append(failed, said("REVOKE", again(ctx, func() error { // the watchdog may be at it, too
+			return send(ctx, r.conn, "SET LOCAL lock_timeout = "+literal(milliseconds(membershipLockTimeout)), "REVOKE "+ident(holder)+" FROM "+ident(r.name))
+		})))
 	}
-	if found.prepared > 0 {
-		if err := p.rollBack(ctx, conn, login, found.holders); err != nil {
-			return false, errors.Join(alive, err)
+	return errors.Join(failed...)
+}
+
+// closing are the statements that let nobody in by a login any longer.
+func closing(login string, timeout time.Duration) []string {
+	return []string{
+		"SET LOCAL lock_timeout = " + literal(milliseconds(timeout)),
+		"ALTER ROLE " + ident(login) + " NOLOGIN CONNECTION LIMIT 0 PASSWORD NULL VALID UNTIL '-infinity'",
+	}
+}
+
+// noLogin closes the login. Where its row is locked it is closed by force.
+func (r *revocation) noLogin(ctx context.Context) error {
+	err := again(ctx, func() error { return send(ctx, r.conn, closing(r.name, loginLockTimeout)...) })
+	if isState(err, lockNotAvailable) {
+		err = r.force(ctx)
+	}
+	return said("ALTER ROLE", err)
+}
+
+// force closes a login whose row somebody has locked. A second connection waits for the
+// row, and so is the next to get it, while the first ends what may have locked it: the
+// login's sessions, what they have prepared, and at last those who wait in front.
+func (r *revocation) force(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	pids, closed := make(chan uint32, 1), make(chan error, 1)
+	go func() { closed <- r.p.server.closeLogin(ctx, r.name, pids) }()
+	var waiting uint32
+	for wait := firstPoll; ; wait = min(2*wait, longestPoll) {
+		left, err := r.terminate(ctx)
+		if err == nil && waiting != 0 {
+			err = r.rollBack(ctx, waiting)
+		}
+		if err == nil && left == 0 && waiting != 0 {
+			err = r.unblock(ctx, waiting)
+		}
+		if err != nil && ctx.Err() == nil {
+			cancel()
+			<-closed
+			return err
+		}
+		select {
+		case err := <-closed:
+			return err
+		case waiting = <-pids:
+		case <-time.After(wait):
 		}
 	}
-	if alive != nil && known == "" {
-		return false, alive // without its name, its session could not be found again
-	}
-	if alive == nil {
-		if left, err := p.unsettled(ctx, conn, begun); left || err != nil {
-			return left, err
+}
+
+// closeLogin closes a login on a connection of its own, and tells that connection's
+// process. It tries again where the server has no connection free: sessions of the
+// login are being ended meanwhile.
+func (s *server) closeLogin(ctx context.Context, login string, pids chan<- uint32) error {
+	for {
+		conn, err := s.dial(ctx, s.database, nil)
+		if err == nil {
+			defer closeConn(conn)
+			pids <- conn.PgConn().PID()
+			return again(ctx, func() error { return send(ctx, conn, closing(login, patience)...) })
+		}
+		if !isState(err, tooManyConnections) {
+			return err
+		}
+		select {
+		case <-time.After(firstPoll):
+		case <-ctx.Done():
+			return err
 		}
 	}
-	if err := p.server.drop(ctx, conn, login); err != nil {
-		return false, errors.Join(alive, err)
+}
+
+// unblock ends the sessions that the closing of the login waits for, other than the
+// engine's own. On PostgreSQL 15 a member of the login can act as the login.
+func (r *revocation) unblock(ctx context.Context, waiting uint32) error {
+	_, err := r.conn.Exec(ctx, `SELECT pg_terminate_backend(a.pid) FROM unnest(pg_blocking_pids($1)) b (pid)
+  JOIN pg_stat_activity a ON a.pid = b.pid AND a.usename <> current_user`, int32(waiting))
+	if isState(err, insufficientPrivilege) {
+		return nil // a superuser's, who is waited for
 	}
-	return false, p.cut(ctx, conn, found.oid, login)
+	return said("ending what blocks the login", err)
+}
+
+// terminate tells the sessions of the login to end, and counts them.
+func (r *revocation) terminate(ctx context.Context) (left int, err error) {
+	err = r.conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid))::integer FROM pg_stat_activity
+ WHERE usesysid = $1 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = $1 AND r.rolname <> $2)`, r.oid, r.name).Scan(&left)
+	if isState(err, insufficientPrivilege) && join(ctx, r.conn, r.name) == nil {
+		return 1, nil
+	}
+	return left, lacks("ending sessions of "+r.name, err, fieldUsername, r.p.server.username, "GRANT pg_signal_backend TO "+ident(r.p.server.username))
+}
+
+// cut ends the sessions of the login, and returns nil once there are none.
+func (r *revocation) cut(ctx context.Context) error {
+	return poll(ctx, patience, func() (bool, error) {
+		left, err := r.terminate(ctx)
+		return left == 0, err
+	}, errors.New("postgresql: a session of the login has not ended yet"))
+}
+
+// cutEverywhere ends the sessions of a login that is gone.
+func (r *revocation) cutEverywhere(ctx context.Context) error {
+	if r.oid == 0 {
+		return nil // the mint's answer was lost, so nobody has ever had it
+	}
+	if err := r.cut(ctx); err != nil {
+		return err
+	}
+	return r.standbys(ctx)
+}
+
+// setAside gives a login that could not be removed a name that says so. It does without
+// where the name can't be changed.
+func (r *revocation) setAside(ctx context.Context) {
+	aside := setAsideName(r.handle)
+	if r.name == aside {
+		return
+	}
+	err := send(ctx, r.conn, "SET LOCAL lock_timeout = "+literal(milliseconds(cleanupLockTimeout)), "ALTER ROLE "+ident(r.name)+" RENAME TO "+ident(aside))
+	if err == nil {
+		r.name = aside
+	}
 }
 
 // starting are the server's processes that are about to become sessions: they are in
@@ -182,24 +371,7 @@ func (p *postgres) unsettled(ctx context.Context, conn *pgx.Conn, begun []int32)
 	return false, err
 }
 
-var errBegun = errors.New("postgresql: the login is dead, and a client is held back that may have been let in by it before")
-
-// look finds a login, and what there is of it. The watchdog may have taken it out of
-// its holder.
-func (p *postgres) look(ctx context.Context, conn *pgx.Conn, login, holder string) (lived, error) {
-	var found lived
-	err := conn.QueryRow(ctx, `WITH held AS (
-  SELECT h.rolname FROM pg_roles r JOIN pg_auth_members m ON m.member = r.oid JOIN pg_roles h ON h.oid = m.roleid WHERE r.rolname = $1
-  UNION SELECT rolname FROM pg_roles WHERE rolname = $2
-)
-SELECT r.oid, ARRAY(SELECT rolname::text FROM held), (SELECT count(*)::integer FROM pg_prepared_xacts x WHERE x.owner = r.rolname OR x.owner IN (SELECT rolname FROM held))
-  FROM pg_roles r WHERE r.rolname = $1`, login, holder).Scan(&found.oid, &found.holders, &found.prepared)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return lived{}, nil
-	}
-	found.there = true
-	return found, said("looking for a login", err)
-}
+var errBegun = errors.New("postgresql: the login is disabled, and a client is held back that may have been let in by it before")
 
 // await waits for a mint that nobody waits for any more, and that the server may
 // still be at.
@@ -210,30 +382,6 @@ func (p *postgres) await(ctx context.Context, conn *pgx.Conn, login string) erro
  WHERE usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND application_name = $1)`, underWay(login)).Scan(&busy)
 		return !busy, said("looking for a mint", err)
 	}, errors.New("postgresql: the login's mint is still under way"))
-}
-
-// close takes from a login all that it could begin something with.
-func (p *postgres) close(ctx context.Context, conn *pgx.Conn, login string, holders []string) error {
-	statements := []string{"ALTER ROLE " + ident(login) + " NOLOGIN CONNECTION LIMIT 0 PASSWORD NULL VALID UNTIL '-infinity'"}
-	for _, holder := range holders {
-		statements = append(statements, "REVOKE "+ident(holder)+" FROM "+ident(login))
-	}
-	// The watchdog may be at it, too.
-	return said("ALTER ROLE", again(ctx, func() error { return send(ctx, conn, statements...) }))
-}
-
-// cut ends the sessions of a login, and returns nil once there are none. The server
-// may have given the number of a login that is gone to another role since.
-func (p *postgres) cut(ctx context.Context, conn *pgx.Conn, oid uint32, login string) error {
-	return poll(ctx, patience, func() (bool, error) {
-		var left int
-		err := conn.QueryRow(ctx, `SELECT count(pg_terminate_backend(pid))::integer FROM pg_stat_activity
- WHERE usesysid = $1 AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = $1 AND r.rolname <> $2)`, oid, login).Scan(&left)
-		if isState(err, insufficientPrivilege) && join(ctx, conn, login) == nil {
-			return false, nil
-		}
-		return left == 0, lacks("ending sessions of "+login, err, fieldUsername, p.server.username, "GRANT pg_signal_backend TO "+ident(p.server.username))
-	}, errors.New("postgresql: a session of the login has not ended yet"))
 }
 
 // poll asks until the answer is yes, but not for long: 2, 4, 8 ms and so on apart.
@@ -254,11 +402,14 @@ func poll(ctx context.Context, long time.Duration, done func() (bool, error), la
 	}
 }
 
-// rollBack rolls back what a login's sessions have left prepared. A session that has
-// taken on its holder's role prepares as that, which nobody else has a reason to.
-func (p *postgres) rollBack(ctx context.Context, conn *pgx.Conn, login string, holders []string) error {
+// rollBack rolls back what the login's sessions have left prepared, and what the process
+// waiting waits for; 0 for none. A session that has taken on its holder's role prepares
+// as that, which nobody else has a reason to.
+func (r *revocation) rollBack(ctx context.Context, waiting uint32) error {
 	type transaction struct{ ID, Owner, Database string }
-	rows, err := conn.Query(ctx, "SELECT gid, owner::text, database::text FROM pg_prepared_xacts WHERE owner = ANY ($1::text[])", append([]string{login}, holders...))
+	rows, err := r.conn.Query(ctx, `SELECT gid, owner::text, database::text FROM pg_prepared_xacts WHERE owner = ANY ($1::text[])
+    OR transaction IN (SELECT transactionid FROM pg_locks WHERE pid = $2 AND locktype = 'transactionid' AND NOT granted)`,
+		append([]string{r.name}, r.holders...), int32(waiting))
 	if err != nil {
 		return said("prepared transactions", err)
 	}
@@ -267,25 +418,28 @@ func (p *postgres) rollBack(ctx context.Context, conn *pgx.Conn, login string, h
 		return said("prepared transactions", err)
 	}
 	for _, one := range left {
-		err := p.server.onDatabase(ctx, one.Database, func(conn *pgx.Conn) error {
-			if err := join(ctx, conn, one.Owner); err != nil {
-				return err
-			}
-			if one.Owner != login {
-				defer func() { _, _ = conn.Exec(ctx, "RESET ROLE; REVOKE "+ident(one.Owner)+" FROM CURRENT_USER") }()
-			}
-			if _, err := conn.Exec(ctx, "SET ROLE "+ident(one.Owner)); err != nil {
-				return err
-			}
-			_, err := conn.Exec(ctx, "ROLLBACK PREPARED "+literal(one.ID))
-			if isState(err, undefinedObject) {
-				return nil // somebody else has
-			}
-			return err
-		})
-		if err != nil {
+		err := r.p.server.onDatabase(ctx, one.Database, func(conn *pgx.Conn) error { return r.rollBackOne(ctx, conn, one.ID, one.Owner) })
+		stranger := one.Owner != r.name && !slices.Contains(r.holders, one.Owner)
+		if err != nil && !(stranger && isState(err, insufficientPrivilege)) {
 			return said(fmt.Sprintf("rolling back a prepared transaction in database %s", one.Database), err)
 		}
 	}
 	return nil
+}
+
+func (r *revocation) rollBackOne(ctx context.Context, conn *pgx.Conn, id, owner string) error {
+	if err := join(ctx, conn, owner); err != nil {
+		return err
+	}
+	if owner != r.name {
+		defer func() { _, _ = conn.Exec(ctx, "RESET ROLE; REVOKE "+ident(owner)+" FROM CURRENT_USER") }()
+	}
+	if _, err := conn.Exec(ctx, "SET ROLE "+ident(owner)); err != nil {
+		return err
+	}
+	_, err := conn.Exec(ctx, "ROLLBACK PREPARED "+literal(id))
+	if isState(err, undefinedObject) {
+		return nil // somebody else has
+	}
+	return err
 }

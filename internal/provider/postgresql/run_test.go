@@ -181,8 +181,8 @@ func TestLeavesOut(t *testing.T) {
 // once.
 func TestInOrder(t *testing.T) {
 	t.Parallel()
-	got := inOrder([]ambientRight{{"b", "2"}, {"a", "1"}, {"b", "1"}, {"b", "2"}})
-	if want := []ambientRight{{"a", "1"}, {"b", "1"}, {"b", "2"}}; !slices.Equal(got, want) {
+	got := inOrder([]ambientRight{{Name: "b", Close: "2"}, {Name: "a", Close: "1"}, {Name: "b", Close: "1"}, {Name: "b", Close: "2"}})
+	if want := []ambientRight{{Name: "a", Close: "1"}, {Name: "b", Close: "1"}, {Name: "b", Close: "2"}}; !slices.Equal(got, want) {
 		t.Errorf("%v", got)
 	}
 }

@@ -140,7 +140,7 @@ func (w *watch) send(ctx context.Context, mount string) error {
 	defer cancel()
 	conn, err := w.server.dial(ctx, w.server.database, map[string]string{
 		"application_name": watchdogName(mount), "client_min_messages": "error",
-		"statement_timeout": "0", "lock_timeout": "0", "idle_in_transaction_session_timeout": "0", "client_connection_check_interval": "0",
+		"statement_timeout": "0", "lock_timeout": "1s", "idle_in_transaction_session_timeout": "0", "client_connection_check_interval": "0",
 	})
 	if err != nil {
 		return err
@@ -169,3 +169,6 @@ func (w *watch) send(ctx context.Context, mount string) error {
 
 // likeLogins is the pattern of the names of a mount's logins, and of its holders.
 func likeLogins(mount string) string { return strings.ReplaceAll(prefix(mount), "_", `\_`) + "%" }
+
+// likeHolders is the pattern of the names of a mount's holders.
+func likeHolders(mount string) string { return strings.ReplaceAll(prefix(mount)+"h_", "_", `\_`) + "%" }
