@@ -38,11 +38,15 @@ IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '%[1]s') THEN
 END IF; END $do$; GRANT CONNECT ON DATABASE %[4]s TO %[1]s; CREATE SCHEMA helping AUTHORIZATION %[1]s;
 SET ROLE %[1]s; CREATE TABLE helping.own (a int); CREATE TYPE helping.kind AS ENUM ('a');
 CREATE FUNCTION helping.answer() RETURNS int LANGUAGE sql AS 'SELECT 42'; REVOKE ALL ON FUNCTION helping.answer() FROM PUBLIC; RESET ROLE`, helper.Name, helper.Password, team, s.name))
-	s.t.Cleanup(func() {
-		for _, statement := range []string{"DROP OWNED BY " + helper.Name + " CASCADE", "SELECT lo_unlink(oid) FROM pg_largeobject_metadata WHERE lomowner = '" + helper.Name + "'::regrole"} {
-			if _, err := s.super.Exec(context.Background(), statement); err != nil {
-				s.t.Error(err)
-			}
+	s.t.Cleanup(func() { // over a new connection: the server may have been restarted
+		connection, err := servers.PostgreSQL.Connect(context.Background(), servers.PostgreSQL.Superuser, s.name)
+		if err != nil {
+			s.t.Error(err)
+			return
+		}
+		defer connection.Close(context.Background())
+		if _, err := connection.Exec(context.Background(), "DROP OWNED BY "+helper.Name+" CASCADE"); err != nil {
+			s.t.Error(err)
 		}
 	})
 }
