@@ -217,8 +217,8 @@ func TestAWSCLIUploadsInPartsToAStore(t *testing.T) {
 	figures.Log(t, "aws s3 cp of %d MiB in parts: arrived whole, 6 requests beside the grant refused", size>>20)
 }
 
-// On a store, a listing can't be held to a prefix: a header stands for the query. So the
-// engine refuses what a policy with such a condition would allow.
+// MinIO can't hold a listing to a prefix, since it takes a header for the query. The engine
+// refuses a sync of a prefix there.
 func TestSyncOfAPrefixIsRefusedOnAStore(t *testing.T) {
 	m := newMount(t)
 	_, err := m.Logical().WriteWithContext(t.Context(), m.path+"/roles/up", map[string]any{"target": "store",
@@ -268,8 +268,8 @@ type tasksOnCloud struct {
 	commands, refusals int
 }
 
-// moto judges the actions of a user's policy: what the AWS command line calls for each task
-// is among them, and nothing else of the service is.
+// The AWS command line can do each task with its named action, and nothing else of the
+// service. Moto judges the actions of a user's policy.
 func TestAWSCLIWithNamedActions(t *testing.T) {
 	admin, _ := awscli(t, servers.Cloud.Endpoint, servers.Cloud.Auditor())
 	c := &tasksOnCloud{mount: newMount(t), admin: admin}

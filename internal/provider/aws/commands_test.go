@@ -150,6 +150,6 @@ func TestPageListsNamedActions(t *testing.T) {
 		}
 	}
 	for name := range listed {
-		t.Errorf("docs/aws.md lists %s, which is none", name)
+		t.Errorf("docs/aws.md lists %s, which is not a named action", name)
 	}
 }

@@ -127,7 +127,7 @@ func TestNamedActionsAreWhatTheySay(t *testing.T) {
 	}
 }
 
-// What would make more of a named action than its task is refused.
+// A role that would make more of a named action than its task is refused.
 func TestNamedActionsRefuse(t *testing.T) {
 	account := testAccount(t, "123456789012", "aws")
 	consent := func(granted role) role { granted.escalation = true; return granted }
@@ -178,7 +178,7 @@ func TestNamedActionsRefuse(t *testing.T) {
 	}
 }
 
-// What is filled in stays in its slot, and what follows from the resource follows.
+// A parameter stays in its slot, and fills the resources that are derived from the role's.
 func TestNamedActionsTakeParameters(t *testing.T) {
 	account := testAccount(t, "123456789012", "aws")
 	for name, test := range map[string]struct {
@@ -216,7 +216,7 @@ func TestNamedActionsTakeParameters(t *testing.T) {
 	}
 }
 
-// A check of a named action is one of all its members.
+// Check of a named action judges all its members.
 func TestCheckOfNamedActions(t *testing.T) {
 	account := testAccount(t, "123456789012", "aws")
 	for name, granted := range namedRoles() {
@@ -263,8 +263,8 @@ func mustNamed(t *testing.T, name string) Named {
 	return found
 }
 
-// Each member's warnings are given, a token's at each mint, and no member is missed as
-// one that is not granted.
+// Advice has the warnings of each member, and each mint warns of a token. It does not miss
+// a member as an action that is not granted.
 func TestAdviceOfNamedActions(t *testing.T) {
 	account := testAccount(t, "123456789012", "aws").(*account)
 	for name, want := range map[string]struct{ mint, never string }{

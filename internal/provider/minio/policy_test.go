@@ -158,7 +158,7 @@ func TestTooLargeIsToldApart(t *testing.T) {
 	}
 }
 
-// A listing can't be held to a prefix, so that a sync has a whole bucket or none.
+// MinIO can't hold a listing to a prefix, so a sync of a prefix is refused.
 func TestNamedActionsThatMinIOCantNarrow(t *testing.T) {
 	store, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine",
 		"secret_key": "secret"}, nil)
@@ -185,7 +185,7 @@ func TestNamedActionsThatMinIOCantNarrow(t *testing.T) {
 	}
 }
 
-// A check of a named action is one of each of its members.
+// Check of a named action judges all its members.
 func TestCheckOfNamedActions(t *testing.T) {
 	opened, err := open(provider.Settings{"endpoint": "http://127.0.0.1:9000", "access_key": "engine",
 		"secret_key": "secret"}, nil)
