@@ -41,10 +41,11 @@ type grantSelection struct {
 	since, until time.Time    // zero for any
 	after        string
 	limit        int
+	lease        string // id of the lease; empty for any
 }
 
 // selectionIn reads what a request asks for. The error is an *invalid.Error.
-func (b *backend) selectionIn(data *framework.FieldData) (grantSelection, error) {
+func (b *backend) selectionIn(mount string, data *framework.FieldData) (grantSelection, error) {
 	var want grantSelection
 	for _, key := range grantKeys {
 		if _, takes := data.Schema[key.field]; !takes {
@@ -65,6 +66,9 @@ func (b *backend) selectionIn(data *framework.FieldData) (grantSelection, error)
 			want.query.Target = value
 		}
 	}
+	if err := want.readLease(mount, data); err != nil {
+		return want, err
+	}
 	var err error
 	if want.since, err = b.momentIn(data, "since"); err != nil {
 		return want, err
@@ -79,7 +83,7 @@ func (b *backend) selectionIn(data *framework.FieldData) (grantSelection, error)
 	if _, known := states[want.state]; !known && want.state != "" {
 		return want, invalid.Field("state", string(want.state), "not a state", "write active, ending, expired, revoked, lost, failed or all")
 	}
-	if want.state == "" && (!want.since.IsZero() || !want.until.IsZero()) {
+	if want.state == "" && (!want.since.IsZero() || !want.until.IsZero() || want.lease != "") {
 		want.state = stateAll
 	}
 	if want.after = data.Get("after").(string); want.after != "" && !ledger.IsID(want.after) {
@@ -89,6 +93,32 @@ func (b *backend) selectionIn(data *framework.FieldData) (grantSelection, error)
 		return want, invalid.Field("limit", fmt.Sprint(want.limit), fmt.Sprintf("not between 1 and %d", maxLimit), "ask for fewer, and go on after the last")
 	}
 	return want, nil
+}
+
+// readLease reads which lease is asked for. Its id names its role and task. Vault tells
+// an engine the whole id only when it revokes a lease that was renewed before.
+func (s *grantSelection) readLease(mount string, data *framework.FieldData) error {
+	if _, takes := data.Schema["lease_id"]; !takes {
+		return nil
+	}
+	id := data.Get("lease_id").(string)
+	if id == "" {
+		return nil
+	}
+	path, below := strings.CutPrefix(id, mount+"creds/")
+	parts := strings.Split(path, "/") // role, task if there is one, and Vault's own part
+	if !below || len(parts) < 2 || len(parts) > 3 || slices.Contains(parts, "") {
+		return invalid.Field("lease_id", id, "not a lease of this mount", "give the lease_id that creds/ answered, such as "+mount+"creds/<role>/<task>/<id>")
+	}
+	named := ledger.Query{Role: parts[0]}
+	if len(parts) == 3 {
+		named.Task = parts[1]
+	}
+	if (s.query.Role != "" && s.query.Role != named.Role) || (s.query.Task != "" && s.query.Task != named.Task) {
+		return invalid.Field("lease_id", id, "the lease has another role or task than the one given", "leave role and task out")
+	}
+	s.lease, s.query.Role, s.query.Task = id, named.Role, named.Task
+	return nil
 }
 
 // momentIn reads a point in time, or how long ago it is; zero where it is not given.
@@ -122,9 +152,26 @@ func (s grantSelection) wanted(grant ledger.Grant, now time.Time) bool {
 		return false
 	case !s.since.IsZero() && end.Before(s.since), !s.until.IsZero() && grant.IssuedAt.Truncate(time.Second).After(s.until):
 		return false
+	case s.lease != "" && (grant.Task != s.query.Task || (grant.LeaseID != "" && grant.LeaseID != s.lease)):
+		return false
 	default:
 		return grant.ID > s.after
 	}
+}
+
+// leaseWarning says that a lease's own grant can't be told from the others of its role
+// and task; it is empty where it can.
+func (s grantSelection) leaseWarning(grants []ledger.Grant) string {
+	unknown := 0
+	for _, grant := range grants {
+		if grant.LeaseID == "" {
+			unknown++
+		}
+	}
+	if s.lease == "" || unknown == 0 {
+		return ""
+	}
+	return fmt.Sprintf("Vault has not told the lease ids of %d of these grants: they have the lease's role and task, and one of them may be its own", unknown)
 }
 
 // grantPage is an answer, or a part of it.
@@ -134,8 +181,11 @@ type grantPage struct {
 	damaged int
 }
 
-func (p grantPage) warnings() []string {
+func (p grantPage) warnings(want grantSelection) []string {
 	var warnings []string
+	if warning := want.leaseWarning(p.grants); warning != "" {
+		warnings = append(warnings, warning)
+	}
 	if p.next != "" {
 		warnings = append(warnings, fmt.Sprintf("there may be more grants: go on with after=%s", p.next))
 	}

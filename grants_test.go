@@ -357,3 +357,45 @@ func TestGrantsWaitForTheLedger(t *testing.T) {
 		}
 	})
 }
+
+// A lease's id finds the grants of its role and task, and its own grant alone once Vault
+// has told it.
+func TestGrantsAreFoundByLease(t *testing.T) {
+	e := newEngine(t)
+	first, firstID := e.as("ann", "reset/T-1")
+	_, secondID := e.as("ann", "reset/T-1")
+	_, _ = e.as("ann", "reset/T-2")
+	const lease = "precision/creds/reset/T-1/43sqbGdpcnzc3tYSC1k7cvu0"
+	find := func() (ids []string, warnings []string) {
+		t.Helper()
+		answer := e.ask(logical.ReadOperation, "grants/", map[string]any{"lease_id": lease, "limit": 10})
+		response, err := e.by("", logical.ReadOperation, "grants/", map[string]any{"lease_id": lease})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return idsIn(answer), response.Warnings
+	}
+	ids, warnings := find()
+	if want := sorted(firstID, secondID); !slices.Equal(ids, want) || len(warnings) != 1 {
+		t.Errorf("found %v with %q, want %v and a warning", ids, warnings, want)
+	}
+	first.LeaseID = lease // as Vault tells it when the lease has been renewed
+	if err := e.revokeLease(first); err != nil {
+		t.Fatal(err)
+	}
+	if record := e.ask(logical.ReadOperation, "grants/"+firstID, nil); record["lease_id"] != lease {
+		t.Errorf("the record has lease id %v", record["lease_id"])
+	}
+	if ids, _ = find(); !slices.Contains(ids, firstID) {
+		t.Errorf("found %v, want %s among them", ids, firstID)
+	}
+	other := e.ask(logical.ReadOperation, "grants/", map[string]any{"lease_id": lease + "x"})
+	if slices.Contains(idsIn(other), firstID) {
+		t.Error("another lease's id finds a grant whose lease is known")
+	}
+	for _, bad := range []string{"x", "elsewhere/creds/reset/T-1/x", "precision/creds/reset", "precision/creds/reset//x", "precision/creds/a/b/c/d"} {
+		if response, err := e.by("", logical.ReadOperation, "grants/", map[string]any{"lease_id": bad}); err != nil || !response.IsError() {
+			t.Errorf("lease_id=%s: %v %v", bad, response, err)
+		}
+	}
+}

@@ -34,6 +34,11 @@ func (b *backend) pathGrants() []*framework.Path {
 			DisplayAttrs: &framework.DisplayAttributes{Name: key.name},
 		}
 	}
+	all["lease_id"] = &framework.FieldSchema{
+		Type: framework.TypeString, Query: true,
+		Description:  "Id of a lease: the grants of its role and task, or exactly its own once Vault has told the id, see lease_id in the answer.",
+		DisplayAttrs: &framework.DisplayAttributes{Name: "Lease ID"},
+	}
 	operations := func(what string) map[logical.Operation]framework.OperationHandler {
 		return map[logical.Operation]framework.OperationHandler{
 			logical.ListOperation: &framework.PathOperation{Callback: b.listGrants, Summary: "List " + what + ".", ForwardPerformanceStandby: true},
@@ -101,7 +106,7 @@ func grantFilters() map[string]*framework.FieldSchema {
 
 // findGrants waits for the ledger, and finds what the request asks for.
 func (b *backend) findGrants(ctx context.Context, req *logical.Request, data *framework.FieldData) (grantSelection, grantPage, error) {
-	want, err := b.selectionIn(data)
+	want, err := b.selectionIn(req.MountPoint, data)
 	if err != nil {
 		return want, grantPage{}, err
 	}
@@ -124,7 +129,7 @@ func (b *backend) awaitLedger(ctx context.Context, storage logical.Storage) erro
 }
 
 func (b *backend) listGrants(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
-	_, page, err := b.findGrants(ctx, req, data)
+	want, page, err := b.findGrants(ctx, req, data)
 	if err != nil {
 		return refuse(err)
 	}
@@ -143,7 +148,7 @@ func (b *backend) listGrants(ctx context.Context, req *logical.Request, data *fr
 	if page.next != "" {
 		response.Data["next"] = page.next
 	}
-	response.Warnings = page.warnings()
+	response.Warnings = page.warnings(want)
 	b.addUnreadable(req, response)
 	return response, nil
 }
@@ -170,7 +175,7 @@ func (b *backend) readGrants(ctx context.Context, req *logical.Request, data *fr
 			"lease_prefixes": prefixes.exact,
 			"not_covered":    prefixes.left,
 		},
-		Warnings: page.warnings(),
+		Warnings: page.warnings(want),
 	}
 	b.addUnreadable(req, response)
 	return response, nil
@@ -238,6 +243,8 @@ func describe(req *logical.Request, grant ledger.Grant, now time.Time) map[strin
 		"ended_at":       stamp(grant.EndedAt),
 		"ended_by":       grant.EndedBy,
 		"end_reason":     grant.EndReason,
+		"unconfirmed":    grant.Unconfirmed,
+		"lease_id":       grant.LeaseID,
 		"untidy":         grant.State == ledger.Dead,
 		"at_end":         grant.AtEnd,
 		"handle":         grant.Handle,
@@ -256,7 +263,9 @@ const grantsHelp = `
 The ledger has every credential that was minted: who read it, for which task,
 what it may do exactly, from when to when, how it ended, and the handle to find
 it by in the target's own log. It never has a secret. "at_end" is what a target
-that can tell knew of the credential right before it was ended.
+that can tell knew of the credential right before it was ended. "unconfirmed" says
+why a target could not confirm that the credential is dead; such a grant is never
+called revoked.
 
 One grant also has the policy that it was minted with, its expiry and the reader's
 address left out, and the role as it was then. Both stay after the role has changed

@@ -191,6 +191,7 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 		"retried":         status.Again,
 		"unreachable":     status.Unreachable,
 		"access":          status.Access,
+		"cleanup_blocked": describeBlocked(status.Blocked),
 		"damaged":         b.grants.Index.Damaged(),
 		"end":             map[string]any{"at": stamp(status.End.At), "ended": status.End.Ended, "failed": status.End.Failed},
 		"remove":          map[string]any{"at": stamp(status.Remove.At), "removed": status.Remove.Removed, "staying": orZero(status.Remove.Staying), "problem": status.Remove.Problem},
@@ -222,6 +223,17 @@ func (b *backend) untidy() map[string]int {
 		left[grant.Target]++
 	}
 	return left
+}
+
+// describeBlocked names the clean-ups that something of others stops, and the remedy.
+func describeBlocked(blocked []sweep.Blocked) []map[string]any {
+	described := make([]map[string]any, 0, len(blocked))
+	for _, one := range blocked {
+		described = append(described, map[string]any{
+			"grant_id": one.Grant, "target": one.Target, "reason": one.Reason, "remedy": one.Remedy,
+		})
+	}
+	return described
 }
 
 func orZero(counts map[string]int) map[string]int {
@@ -305,4 +317,6 @@ something is left, and "remove" says what of the installed could not be removed.
 "restored" says whether a target bears the marks of an engine on newer storage than
 this, as after a snapshot was restored, or of one on a copy of it. Nothing is minted
 then until accept_restore=true is written to "tidy".
+"cleanup_blocked" names those that something of others at the target keeps from being
+removed, and the statement or command that takes it out of the way.
 `

@@ -84,7 +84,7 @@ func (b *backend) revoke(ctx context.Context, req *logical.Request, _ *framework
 		return nil, err
 	}
 	return nil, bare(b.grants.End(ctx, req.Storage, lifecycle.EndOrder{
-		Provider: ender, ID: data.GrantID, Target: data.Target, System: data.System, Handle: data.Handle, Role: data.Role, Task: data.Task,
+		Provider: ender, ID: data.GrantID, Target: data.Target, System: data.System, Handle: data.Handle, Role: data.Role, Task: data.Task, LeaseID: req.Secret.LeaseID,
 	}))
 }
 

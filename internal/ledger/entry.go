@@ -47,13 +47,13 @@ func newEntry(grant Grant) *entry {
 		companions: unique.Make(join(grant.Companions)), conditions: unique.Make(grant.Conditions), sourceIP: unique.Make(grant.SourceIP),
 		displayName: unique.Make(grant.DisplayName), accessor: unique.Make(grant.Accessor), approval: unique.Make(grant.Approval),
 		minted: unique.Make(joinSome(grant.RoleVersion, grant.Options)), filled: unique.Make(joinSome(grant.PolicySHA256, grant.Filled)), handle: pack(grant.Handle),
-		request: unique.Make(joinSome(grant.EndedBy, grant.EndReason)), atEnd: unique.Make(flatten(grant.AtEnd)),
+		request: unique.Make(joinSome(grant.EndedBy, grant.EndReason, grant.Unconfirmed, grant.LeaseID)), atEnd: unique.Make(flatten(grant.AtEnd)),
 		issuedAt: nanoseconds(grant.IssuedAt), expiresAt: nanoseconds(grant.ExpiresAt), endedAt: nanoseconds(grant.EndedAt),
 	}
 }
 
 func (e *entry) grant() Grant {
-	request, minted, filled := append(split(e.request.Value()), "", ""), append(split(e.minted.Value()), "", ""), append(split(e.filled.Value()), "", "")
+	request, minted, filled := append(split(e.request.Value()), "", "", "", ""), append(split(e.minted.Value()), "", ""), append(split(e.filled.Value()), "", "")
 	return Grant{
 		ID: e.id, State: State(e.state.Value()), Ending: Cause(e.because.Value()),
 		Target: e.key(byTarget), System: e.system.Value(), Base: e.key(byBase), Installed: e.key(byInstalled), Role: e.key(byRole), Task: e.key(byTask),
@@ -62,7 +62,7 @@ func (e *entry) grant() Grant {
 		EntityID: e.key(byEntity), DisplayName: e.displayName.Value(), Accessor: e.accessor.Value(), Approval: e.approval.Value(), Handle: e.handle.unpack(),
 		IssuedAt: moment(e.issuedAt), ExpiresAt: moment(e.expiresAt), EndedAt: moment(e.endedAt),
 		RoleVersion: minted[0], Options: minted[1], PolicySHA256: filled[0], Filled: filled[1],
-		EndedBy: request[0], EndReason: request[1], AtEnd: unflatten(e.atEnd.Value()),
+		EndedBy: request[0], EndReason: request[1], Unconfirmed: request[2], LeaseID: request[3], AtEnd: unflatten(e.atEnd.Value()),
 	}
 }
 

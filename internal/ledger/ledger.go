@@ -118,6 +118,10 @@ type Grant struct {
 	Ending       Cause           `json:"ending,omitempty"`
 	EndedBy      string          `json:"ended_by,omitempty"`   // who requested its end
 	EndReason    string          `json:"end_reason,omitempty"` // and what for
+	LeaseID      string          `json:"lease_id,omitempty"`   // as Vault told it at the revoke; it does so for leases that were renewed
+	// Unconfirmed says why the target could not confirm that the credential is dead, see
+	// provider.Unconfirmed. It is empty where it did.
+	Unconfirmed string `json:"unconfirmed,omitempty"`
 	// AtEnd is what the target knew of the credential right before it was ended, see
 	// provider.Witness.
 	AtEnd map[string]string `json:"at_end,omitempty"`
@@ -147,7 +151,7 @@ func (g Grant) Status(now time.Time) State {
 		return Active
 	case g.State == Pending:
 		return Expired
-	case g.State == Ended && (g.Ending == LeaseExpired || g.Ending == Swept):
+	case g.State == Ended && (g.Ending == LeaseExpired || g.Ending == Swept || g.Unconfirmed != ""):
 		return Expired
 	case g.State == Ended && g.Ending == TargetMoved:
 		return Lost

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -58,6 +59,8 @@ type EndOrder struct {
 	// By and Reason say who has requested the end, and what for, where Cause is
 	// ledger.Requested.
 	By, Reason string
+	// LeaseID is the lease's, where Vault asks for its end and tells it.
+	LeaseID string
 	// Unasked is for an end that Vault has not just asked for. Storage is made
 	// to take a write first: a plugin whose Vault has lost the mount, or is
 	// gone, must not act on a target.
@@ -223,6 +226,7 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	}
 
 	grant.Handle, grant.Base = order.Handle, base
+	grant.LeaseID = cmp.Or(order.LeaseID, grant.LeaseID)
 	if grant.State != ledger.Ending && grant.State != ledger.Dead {
 		m.blame(order, &grant)
 	}
@@ -234,10 +238,10 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 			return err
 		}
 	}
-	known := grant.AtEnd
+	before := grant
 	left, err := m.kill(ctx, order, &grant, again)
-	if err != nil {
-		m.remember(storage, grant, !maps.Equal(known, grant.AtEnd))
+	if err = m.judgeUnconfirmed(&grant, err); err != nil {
+		m.remember(storage, grant, grant.Unconfirmed != before.Unconfirmed || !maps.Equal(before.AtEnd, grant.AtEnd))
 		return err
 	}
 	if grant.State != ledger.Dead {
@@ -296,6 +300,23 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 	default:
 		return ledger.LeaseExpired
 	}
+}
+
+// judgeUnconfirmed records in the grant whether the target confirmed that the credential
+// is dead. An error that says it could not is nil once the credential has expired: the
+// target stops honouring it by itself, and the grant can be closed.
+func (m *Manager) judgeUnconfirmed(grant *ledger.Grant, err error) error {
+	var unconfirmed *provider.Unconfirmed
+	switch {
+	case err == nil:
+		grant.Unconfirmed = ""
+	case errors.As(err, &unconfirmed):
+		grant.Unconfirmed = unconfirmed.Reason
+		if !m.Now().Before(grant.ExpiresAt) {
+			return nil
+		}
+	}
+	return err
 }
 
 // kill ends a credential, of which the grant is told what the target knew before.

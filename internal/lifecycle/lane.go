@@ -118,10 +118,13 @@ func outcomeOf(asked provider.Provider, err error) telemetry.Outcome {
 	var refused *invalid.Error
 	var denied *invalid.Denied
 	var down *circuit.DownError
+	var blocked *provider.CleanupBlocked
 	throttler, able := asked.(provider.Throttler)
 	switch {
 	case err == nil:
 		return telemetry.OK
+	case errors.As(err, &blocked):
+		return telemetry.Blocked
 	case errors.As(err, &down):
 		return telemetry.Down
 	case errors.Is(err, circuit.ErrBusy):

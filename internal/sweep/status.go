@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/invalid"
@@ -23,9 +24,16 @@ type Status struct {
 	// Unreachable counts, by target, those of them whose target is not
 	// configured any more, or is another system now.
 	Unreachable map[string]int
+	// Blocked are the disabled credentials whose clean-up others' objects stop, at most
+	// maxBlocked of them, by grant.
+	Blocked []Blocked
 	// Access says, by target, why the engine's own access there can't be kept up.
 	Access map[string]string
 }
+
+// Blocked is a disabled credential whose clean-up something of others stops, see
+// provider.CleanupBlocked.
+type Blocked struct{ Grant, Target, Reason, Remedy string }
 
 // EndStep ended what was due.
 type EndStep struct {
@@ -104,8 +112,10 @@ const (
 	Stays   Fate = "its mark states no end"
 )
 
-// maxOrphans is how many orphans of a target a status names.
-const maxOrphans = 100
+const (
+	maxOrphans = 100 // that a status names of a target
+	maxBlocked = 100 // that a status names
+)
 
 // Status returns what the sweeper does, and what it did last.
 func (s *Sweeper) Status() Status {
@@ -115,6 +125,11 @@ func (s *Sweeper) Status() Status {
 	status.Again = len(s.tries)
 	status.Access = map[string]string{}
 	maps.Copy(status.Access, s.access)
+	for _, id := range slices.Sorted(maps.Keys(s.messes)) {
+		if blocked := s.messes[id].blocked; blocked != nil && len(status.Blocked) < maxBlocked {
+			status.Blocked = append(status.Blocked, *blocked)
+		}
+	}
 	status.Unreachable = map[string]int{}
 	for _, target := range s.unreachable {
 		status.Unreachable[target]++

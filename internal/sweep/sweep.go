@@ -85,8 +85,9 @@ var ErrUnreachable = errors.New("the grant's target is not configured as it was"
 
 // try is what has been tried in vain.
 type try struct {
-	pause time.Duration
-	next  time.Time
+	pause   time.Duration
+	next    time.Time
+	blocked *Blocked // why a clean-up could not finish; nil where nothing of others is in the way
 }
 
 // Result is what a sweep did.

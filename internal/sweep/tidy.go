@@ -117,6 +117,10 @@ func (s *Sweeper) tidyAgain(grant ledger.Grant, err error) {
 	tried, again := s.messes[grant.ID]
 	tried.pause = min(max(2*tried.pause, firstPause), lastPause)
 	tried.next = s.Grants.Now().Add(tried.pause)
+	tried.blocked = nil
+	if blocked := new(provider.CleanupBlocked); errors.As(err, &blocked) {
+		tried.blocked = &Blocked{Grant: grant.ID, Target: grant.Target, Reason: blocked.Reason, Remedy: blocked.Remedy}
+	}
 	s.messes[grant.ID] = tried
 	s.mu.Unlock()
 	level := hclog.Warn

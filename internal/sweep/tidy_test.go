@@ -111,3 +111,35 @@ func TestTidyingUpWaitsForManyEnds(t *testing.T) {
 		t.Errorf("tidied up %d times, want once for the one that was dead", tidied)
 	}
 }
+
+// blockedTarget disables, and says what of others stops its clean-up.
+type blockedTarget struct{ stubborn }
+
+func (b blockedTarget) Tidy(context.Context, provider.Handle) error {
+	*b.tidied++
+	return &provider.CleanupBlocked{Reason: "table stage belongs to mallory", Remedy: "DROP TABLE stage"}
+}
+
+// What of others stops a clean-up is in the status, with the remedy, until it is gone.
+func TestStatusNamesBlockedCleanups(t *testing.T) {
+	w := newWorld(t)
+	tidied := 0
+	var target provider.Provider = blockedTarget{stubborn{w.target, &tidied}}
+	w.Open = func(context.Context, logical.Storage, ledger.Grant) (provider.Provider, error) { return target, nil }
+	issued := w.issue(time.Hour)
+	if err := w.Grants.End(t.Context(), w.storage, lifecycle.EndOrder{Provider: target, ID: issued.Grant.ID, Target: "store", Handle: issued.Credential.Handle}); err != nil {
+		t.Fatal(err)
+	}
+	w.tidyUp(t.Context(), w.storage)
+	want := Blocked{Grant: issued.Grant.ID, Target: "store", Reason: "table stage belongs to mallory", Remedy: "DROP TABLE stage"}
+	if blocked := w.Status().Blocked; len(blocked) != 1 || blocked[0] != want {
+		t.Fatalf("got %+v, want %+v", blocked, want)
+	}
+	target = w.target // which has nothing left to clean up
+	w.clock = w.clock.Add(time.Hour)
+	w.tidyUp(t.Context(), w.storage)
+	w.tidyUp(t.Context(), w.storage)
+	if blocked := w.Status().Blocked; len(blocked) != 0 || w.Grants.Index.CountUntidy() != 0 {
+		t.Errorf("still blocked: %+v", blocked)
+	}
+}

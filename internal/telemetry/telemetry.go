@@ -37,10 +37,11 @@ const (
 	HungUp      Outcome = "hung_up"     // the caller did, or the mount was unloaded
 	TooLate     Outcome = "too_late"    // the credential had expired when it was minted
 	Overtaken   Outcome = "overtaken"   // the grant was ended while it was being minted
+	Blocked     Outcome = "blocked"     // clean-up of a disabled credential: something that is not the engine's is in the way
 )
 
 // Outcomes lists all of them.
-var Outcomes = []Outcome{OK, Refused, Failed, Throttled, Timeout, Unreachable, Down, Busy, HungUp, TooLate, Overtaken}
+var Outcomes = []Outcome{OK, Refused, Failed, Throttled, Timeout, Unreachable, Down, Busy, HungUp, TooLate, Overtaken, Blocked}
 
 // bounds are the upper ends of a histogram's buckets, in seconds. The last two
 // are the deadlines of a mint and of a revoke.
