@@ -112,7 +112,7 @@ func (b *backend) checkFrozen(ctx context.Context, storage logical.Storage, orde
 	if err != nil {
 		return err
 	}
-	return frozen.Refuse(order.Role, order.Target)
+	return frozen.Refuse(order.Role, order.Target, order.System)
 }
 
 // thaw has what is frozen read anew. Once it returns, nothing is admitted that has

@@ -276,3 +276,27 @@ func TestNearest(t *testing.T) {
 		}
 	}
 }
+
+// A frozen target freezes every other target that is the same system.
+func TestFreezeHoldsOtherTargetsOfTheSystem(t *testing.T) {
+	e, _ := newPlacedEngine(t)
+	t.Cleanup(func() { e.Cleanup(context.Background()) })
+	for name, where := range map[string]string{"first": "here", "second": "here", "third": "elsewhere"} {
+		e.do(logical.CreateOperation, "config/"+name, map[string]any{"type": "fake", "where": where})
+		e.do(logical.CreateOperation, "roles/"+name, map[string]any{"target": name, "action": "reset", "resource": "one"})
+	}
+	answer := e.do(logical.UpdateOperation, "freeze", map[string]any{"target": "first", "reason": "INC-7"})
+	if warnings := strings.Join(answer.Warnings, "\n"); !strings.Contains(warnings, "second") || strings.Contains(warnings, "third") {
+		t.Errorf("the answer warns of %q", warnings)
+	}
+	for range 2 { // the second time after a restart
+		for role, want := range map[string]bool{"first": true, "second": true, "third": false} {
+			if _, err := e.try(logical.ReadOperation, "creds/"+role+"/T-1", nil); frozen(err) != want {
+				t.Errorf("%s: %v", role, err)
+			}
+		}
+		e.backend = e.open(e.System())
+	}
+	e.do(logical.UpdateOperation, "unfreeze", map[string]any{"target": "first", "reason": "over"})
+	e.do(logical.ReadOperation, "creds/second/T-1", nil)
+}

@@ -113,6 +113,34 @@ func (b *backend) subjectExists(ctx context.Context, storage logical.Storage, su
 	return invalid.Field(string(subject.Kind), subject.Name, "there is none of this name, and nothing was frozen", remedy)
 }
 
+// sameSystem returns which system a target is, and the other targets that are the same
+// one. Both are empty for any other subject. The error says that a target could not be
+// opened; it stops no freeze.
+func (b *backend) sameSystem(ctx context.Context, storage logical.Storage, subject admission.Subject) (system string, same []string, err error) {
+	if subject.Kind != admission.FreezeTarget {
+		return "", nil, nil
+	}
+	opened, err := b.openTarget(ctx, storage, subject.Name)
+	if err != nil || opened.system == "" {
+		return "", nil, err
+	}
+	names, err := storage.List(ctx, configPrefix)
+	if err != nil {
+		return opened.system, nil, fmt.Errorf("listing %s: %w", configPrefix, err)
+	}
+	var problems []error
+	for _, name := range names {
+		other, err := b.openTarget(ctx, storage, name)
+		switch {
+		case err != nil:
+			problems = append(problems, fmt.Errorf("target %q: %w", name, err))
+		case name != subject.Name && other.system == opened.system:
+			same = append(same, name)
+		}
+	}
+	return opened.system, same, errors.Join(problems...)
+}
+
 func (b *backend) writeFreeze(ctx context.Context, req *logical.Request, data *framework.FieldData) (*logical.Response, error) {
 	subject, err := subjectIn(data)
 	if err != nil {
@@ -125,13 +153,20 @@ func (b *backend) writeFreeze(ctx context.Context, req *logical.Request, data *f
 	if err := b.subjectExists(ctx, req.Storage, subject); err != nil {
 		return refuse(err)
 	}
-	inForce, already, err := b.freeze(ctx, req.Storage, admission.Freeze{ID: newFreezeID(by.At), Subject: subject, By: by})
+	system, same, problem := b.sameSystem(ctx, req.Storage, subject)
+	inForce, already, err := b.freeze(ctx, req.Storage, admission.Freeze{ID: newFreezeID(by.At), Subject: subject, System: system, By: by})
 	if err != nil {
 		return refuse(err)
 	}
 	response := &logical.Response{Data: b.describeFreeze(inForce)}
 	if _, held := b.held.get(subject); held {
 		response.AddWarning(inMemoryOnly)
+	}
+	if problem != nil {
+		response.AddWarning(fmt.Sprintf("only roles of %s are frozen for certain: whether another target is the same system could not be told: %v", subject, problem))
+	}
+	if len(same) > 0 {
+		response.AddWarning(fmt.Sprintf("%s is the same system as %s: their roles are frozen with it", subject, invalid.AllOf(same)))
 	}
 	if already {
 		response.AddWarning(fmt.Sprintf("%s is frozen already, since %s, and that stays as it is: one unfreeze lifts it", subject, stamp(inForce.By.At)))
@@ -261,8 +296,8 @@ func distance(a, b string) int {
 }
 
 const freezeHelp = `
-A freeze is the emergency stop: every new credential of a role, of a target or of
-the mount is refused with status 403 and the freeze's reason, and no lease is
+A freeze is the emergency stop: every new credential of a role, of a target (and of
+every other target that is the same system) or of the mount is refused with status 403 and the freeze's reason, and no lease is
 renewed. Once the write has answered, nothing is minted any more: a mint that was
 under way and ends later is refused, too, and its credential ended at the target.
 

@@ -83,7 +83,12 @@ func Mask(value string) string {
 }
 
 // OneOf lists allowed values for a remedy: "name a, b or c".
-func OneOf(values []string) string {
+func OneOf(values []string) string { return enumerate(values, "or") }
+
+// AllOf lists values that something is true of: "a, b and c".
+func AllOf(values []string) string { return enumerate(values, "and") }
+
+func enumerate(values []string, conjunction string) string {
 	switch len(values) {
 	case 0:
 		return "nothing"
@@ -91,6 +96,6 @@ func OneOf(values []string) string {
 		return values[0]
 	default:
 		last := len(values) - 1
-		return strings.Join(values[:last], ", ") + " or " + values[last]
+		return strings.Join(values[:last], ", ") + " " + conjunction + " " + values[last]
 	}
 }
