@@ -211,3 +211,33 @@ func TestWhatAnEndCantReachIsSwept(t *testing.T) {
 		t.Errorf("%d live, and the ledger says %v", e.target.Live(), record)
 	}
 }
+
+// A name that no grant has ever had is refused with the nearest, and a filter that names
+// no grant says so: in an incident neither may read as success.
+func TestEndRefusesNamesThatNothingHad(t *testing.T) {
+	e := newEngine(t)
+	e.initialize()
+	lease, _ := e.as("ann", "reset/T-1")
+	for field, misspelt := range map[string]string{"role": "rest", "target": "bd", "task": "T-11"} {
+		for _, dry := range []bool{false, true} {
+			response, err := e.try(logical.UpdateOperation, "end", map[string]any{field: misspelt, "reason": "a drill", "dry_run": dry})
+			right := map[string]string{"role": "reset", "target": "db", "task": "T-1"}[field]
+			if err != nil || !response.IsError() || !strings.Contains(response.Error().Error(), "did you mean "+right) {
+				t.Errorf("%s=%s was not refused with %s: %v %v", field, misspelt, right, response, err)
+			}
+		}
+	}
+	if e.target.Live() != 1 {
+		t.Error("a refused request revoked something")
+	}
+	if err := e.revokeLease(lease); err != nil {
+		t.Fatal(err)
+	}
+	for _, data := range []map[string]any{{"role": "reset"}, {"task": "T-1"}, {"entity_id": "nobody"}, {"all": true}} {
+		data["reason"] = "a drill"
+		answer := e.do(logical.UpdateOperation, "end", data)
+		if len(answer.Warnings) != 1 || !strings.HasPrefix(answer.Warnings[0], "matched=0") {
+			t.Errorf("%v: warnings %q", data, answer.Warnings)
+		}
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,9 +69,13 @@ func (b *backend) end(ctx context.Context, req *logical.Request, data *framework
 	if err := b.awaitLedger(ctx, req.Storage); err != nil {
 		return refuse(err)
 	}
+	if err := b.checkFilterNames(ctx, req.Storage, filter); err != nil {
+		return refuse(err)
+	}
 	if data.Get("dry_run").(bool) {
 		counts := ending.Count(b.ends.Matching(filter, b.grants.Now()))
 		response := &logical.Response{Data: map[string]any{"matched": counts.Matched, "targets": counts.Targets, "dry_run": true}}
+		warnUnmatched(response, counts.Matched)
 		b.addUnreadable(req, response)
 		return response, nil
 	}
@@ -93,6 +98,9 @@ func (b *backend) end(ctx context.Context, req *logical.Request, data *framework
 	b.addUnreadable(req, response)
 	if end.Unrecorded {
 		response.AddWarning("storage does not take writes: what was ended is dead at its target, and is recorded in memory only until storage takes it. A restart, a seal or a step-down before that breaks this end off")
+	}
+	if !end.DoneAt.IsZero() {
+		warnUnmatched(response, end.Matched)
 	}
 	switch {
 	case end.DoneAt.IsZero():
@@ -147,6 +155,75 @@ func (b *backend) endFilter(data *framework.FieldData) (ending.Filter, error) {
 	}
 	filter.All = all
 	return filter, nil
+}
+
+// warnUnmatched says that a filter has named no grant, which a zero among other numbers
+// does not.
+func warnUnmatched(response *logical.Response, matched int) {
+	if matched == 0 {
+		response.AddWarning("matched=0: the filter names no grant that could still be used, so nothing was revoked")
+	}
+}
+
+// checkFilterNames refuses a name that nothing has ever had: in an incident a misspelt
+// one would read as success. An entity is not checked, since one that has never read a
+// credential is a good answer to the question.
+func (b *backend) checkFilterNames(ctx context.Context, storage logical.Storage, filter ending.Filter) error {
+	for _, named := range []struct {
+		field, value, prefix string
+		query                ledger.Query
+		name                 func(ledger.Grant) string
+	}{
+		{"role", filter.Role, rolePrefix, ledger.Query{Role: filter.Role}, func(grant ledger.Grant) string { return grant.Role }},
+		{"target", filter.Target, configPrefix, ledger.Query{Target: filter.Target}, func(grant ledger.Grant) string { return grant.Target }},
+		{"task", filter.Task, "", ledger.Query{Task: filter.Task}, func(grant ledger.Grant) string { return grant.Task }},
+	} {
+		if named.value == "" {
+			continue
+		}
+		known, err := b.everNamed(ctx, storage, named.prefix+named.value, named.prefix != "", named.query)
+		if err != nil || known {
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		names := []string{}
+		if named.prefix != "" {
+			if names, err = storage.List(ctx, named.prefix); err != nil {
+				return fmt.Errorf("listing %s: %w", named.prefix, err)
+			}
+		}
+		for _, grant := range b.grants.Index.Open(ledger.Query{}, b.grants.Now()) {
+			names = append(names, named.name(grant))
+		}
+		slices.Sort(names)
+		remedy := "list grants/ for what there is"
+		if near := nearest(named.value, slices.Compact(names)); len(near) > 0 {
+			remedy = "did you mean " + invalid.OneOf(near) + "?"
+		}
+		return invalid.Field(named.field, named.value, "no grant has ever had this "+named.field+", and nothing was revoked", remedy)
+	}
+	return nil
+}
+
+// everNamed says whether something is stored under a key, or a grant that the ledger
+// remembers has the name that the query asks for.
+func (b *backend) everNamed(ctx context.Context, storage logical.Storage, key string, stored bool, query ledger.Query) (bool, error) {
+	if stored {
+		entry, err := storage.Get(ctx, key)
+		if err != nil || entry != nil {
+			return err == nil, err
+		}
+	}
+	want := grantSelection{query: query, state: stateAll, limit: 1}
+	for {
+		page, err := b.selectGrants(ctx, storage, want)
+		if err != nil || len(page.grants) > 0 || page.damaged > 0 || page.next == "" {
+			return len(page.grants) > 0 || page.damaged > 0, err // what can't be read may have had the name
+		}
+		want.after = page.next
+	}
 }
 
 // requester is who makes a request, for the record: what Vault calls him, and the id
@@ -220,6 +297,9 @@ Ends every live grant that all given filters name, at its target, at once:
 role end with one commit. "since" and "until" are about when a grant was issued;
 grants that are issued after the request are not meant: freeze first. "all=true"
 ends all grants of the mount, and is the fast way to take it down.
+
+A role, target or task that no grant has ever had is refused, so that a misspelt
+name never reads as success.
 
 The answer says how many grants were named, ended and failed. A large end goes on
 behind the request, and after a restart; "end-status" follows it. What could not be
