@@ -22,6 +22,9 @@ import (
 // that is to end sooner is ended by its policy.
 const shortestSession = 900 * time.Second
 
+// longestSession is the most DurationSeconds that AssumeRole takes: a year of 365 days.
+const longestSession = 365 * 24 * time.Hour
+
 // Handle keys.
 const (
 	handleParent     = "parent"            // the user whose session it is
@@ -116,6 +119,8 @@ func checkBounds(granted scope.Scope, bounds provider.Bounds) error {
 		return invalid.Hidden("conditions", "on MinIO whoever sends a request can set what a condition sees", "leave them out")
 	case bounds.SourceIP.IsValid():
 		return invalid.Hidden("bound_source_ip", "on MinIO whoever sends a request can set the address that a condition sees", "leave it out")
+	case bounds.TTL > longestSession:
+		return invalid.Field("max_ttl", bounds.TTL.String(), "longer than a session of MinIO can live", "give "+longestSession.String()+" or less")
 	case len(granted.Companions()) > 0:
 		return invalid.Hidden("companion_resources", "every action of MinIO works on one resource", "leave them out")
 	}
@@ -137,7 +142,7 @@ func (m *minio) Prepare(_ context.Context, grant provider.Grant) (provider.Handl
 
 // Mint implements provider.Provider, in one call.
 func (m *minio) Mint(ctx context.Context, handle provider.Handle, policy provider.Policy, expiresAt time.Time) (provider.Credential, error) {
-	duration := max(time.Until(expiresAt).Truncate(time.Second)+time.Second, shortestSession)
+	duration := min(max(time.Until(expiresAt).Truncate(time.Second)+time.Second, shortestSession), longestSession)
 	parent := handle[handleParent]
 	session, err := m.client.assumeRole(ctx, parent, policy, duration, handle[handleRevokeType])
 	if parent != m.client.accessKey && notInstalled(err) {
