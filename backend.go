@@ -241,14 +241,20 @@ func bare(err error) error {
 		return logical.CodedError(http.StatusForbidden, denied.Error())
 	case errors.Is(err, logical.ErrReadOnly):
 		return logical.ErrReadOnly
-	case errors.Is(err, provider.ErrUnavailable):
+	case errors.Is(err, provider.ErrUnavailable), errors.As(err, new(*lifecycle.UnavailableError)):
 		return logical.CodedError(http.StatusServiceUnavailable, err.Error())
 	case errors.Is(err, stored.ErrNewer):
 		return logical.CodedError(http.StatusConflict, err.Error()+"; run that version again")
+	case errors.Is(err, lifecycle.ErrOvertaken), errors.Is(err, lifecycle.ErrTooLate), errors.Is(err, lifecycle.ErrBusy), lifecycle.Unanswered(err):
+		return logical.CodedError(http.StatusServiceUnavailable, err.Error()+retryHint)
 	default:
 		return err
 	}
 }
+
+// retryHint ends the text of an answer with status 503. Vault passes no Retry-After
+// header of a plugin on to the client, so the text has to say it.
+const retryHint = "; retry in a few seconds"
 
 const backendHelp = `
 The precision secrets engine mints credentials that can do one action on one

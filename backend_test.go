@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -16,6 +18,7 @@ import (
 	"github.com/hashicorp/vault/sdk/logical"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/lifecycle"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/providertest"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider/registry"
@@ -432,5 +435,25 @@ func TestThePeriodicFunctionSweeps(t *testing.T) {
 	e.do(logical.RollbackOperation, "", nil)
 	for e.target.Live() > 0 && t.Context().Err() == nil {
 		time.Sleep(time.Millisecond)
+	}
+}
+
+// What a retry can fix answers with status 503 and says so; everything else does not.
+func TestWhatARetryFixesAnswers503(t *testing.T) {
+	refusedConnection := fmt.Errorf("minting: %w", &net.OpError{Op: "dial", Err: errors.New("connection refused")})
+	for _, err := range []error{
+		lifecycle.ErrOvertaken, lifecycle.ErrTooLate, lifecycle.ErrBusy, lifecycle.ErrStillEnding, refusedConnection,
+		&lifecycle.UnavailableError{Target: "db", Cause: errors.New("it does not answer")}, fmt.Errorf("busy: %w", provider.ErrUnavailable),
+	} {
+		_, answered := refuse(err)
+		var coded logical.HTTPCodedError
+		if !errors.As(answered, &coded) || coded.Code() != http.StatusServiceUnavailable {
+			t.Errorf("%v answers %v", err, answered)
+		}
+	}
+	for _, err := range []error{errors.New("the target refused"), &provider.Unconfirmed{Reason: "no right"}} {
+		if _, answered := refuse(err); answered != err {
+			t.Errorf("%v answers %v", err, answered)
+		}
 	}
 }
