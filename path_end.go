@@ -73,7 +73,7 @@ func (b *backend) end(ctx context.Context, req *logical.Request, data *framework
 		return refuse(err)
 	}
 	if data.Get("dry_run").(bool) {
-		counts := ending.Count(b.ends.Matching(filter, b.grants.Now()))
+		counts := ending.Count(b.ends.Matching(filter, time.Time{}))
 		response := &logical.Response{Data: map[string]any{"matched": counts.Matched, "targets": counts.Targets, "dry_run": true}}
 		warnUnmatched(response, counts.Matched)
 		b.addUnreadable(req, response)

@@ -85,10 +85,14 @@ type Runner struct {
 
 type run struct {
 	End
-	done chan struct{}
+	// first are the grants that matched when the end was requested, whatever their clock said when they were issued. It
+	// is nil for an end that a restart has interrupted.
+	first []ledger.Grant
+	done  chan struct{}
 }
 
-// Matching returns the open grants that a filter names, see ledger.Grant.Open. The ledger has to be in memory.
+// Matching returns the open grants that a filter names, see ledger.Grant.Open, and that were issued by then; zero for any
+// time, since the clock that a grant was issued by may have been ahead. The ledger has to be in memory.
 func (r *Runner) Matching(filter Filter, at time.Time) []ledger.Grant {
 	if filter.GrantID != "" {
 		grant, known := r.Grants.Index.Get(filter.GrantID)
@@ -103,7 +107,7 @@ func (r *Runner) Matching(filter Filter, at time.Time) []ledger.Grant {
 // names says whether the filter names a grant that was issued by then.
 func (f Filter) names(grant ledger.Grant, at time.Time) bool {
 	switch {
-	case f == (Filter{}), grant.IssuedAt.After(at):
+	case f == (Filter{}), !at.IsZero() && grant.IssuedAt.After(at):
 		return false
 	case f.Role != "" && grant.Role != f.Role, f.Task != "" && grant.Task != f.Task,
 		f.EntityID != "" && grant.EntityID != f.EntityID, f.Target != "" && grant.Target != f.Target,
@@ -142,6 +146,7 @@ func (r *Runner) Begin(ctx context.Context, storage logical.Storage, filter Filt
 	begun := &run{done: make(chan struct{}), End: End{
 		ID: newID(), Filter: filter, By: by, Reason: reason, At: r.Grants.Now().UTC(), Counts: Counts{Targets: map[string]int{}},
 	}}
+	begun.first = append([]ledger.Grant{}, r.Matching(filter, time.Time{})...)
 	r.mu.Lock()
 	if len(r.running) >= maxRunning {
 		r.mu.Unlock()
@@ -237,7 +242,10 @@ func (r *Runner) note(begun *run, err error) {
 // carryOut ends what matches, and leaves what it can't end to the sweeper. An error, or an end that is not done, goes
 // on after a restart.
 func (r *Runner) carryOut(ctx context.Context, storage logical.Storage, begun *run) error {
-	left := r.Matching(begun.Filter, begun.At)
+	left := begun.first
+	if left == nil {
+		left = r.Matching(begun.Filter, begun.At)
+	}
 	seen := map[string]bool{}
 	for _, grant := range left {
 		seen[grant.ID] = true
