@@ -160,7 +160,7 @@ func (r *Runner) Begin(ctx context.Context, storage logical.Storage, filter Filt
 			return "", nil, err
 		}
 		r.Log.Error("an end is in memory only: storage does not take it; a restart breaks it off", "end_id", begun.ID, "error", err)
-		begun.Unrecorded = true
+		r.note(begun, err)
 	}
 	r.Log.Warn("grants are ended on request", "end_id", begun.ID, "by", by, "reason", reason)
 	r.Grants.Behind(func(ctx context.Context) { r.run(ctx, storage, begun) })
@@ -261,7 +261,7 @@ func (r *Runner) carryOut(ctx context.Context, storage logical.Storage, begun *r
 	})
 	// What is counted outlives a crash, too; and one that may not write any more must
 	// not change a target.
-	for err := r.write(ctx, storage, r.snapshot(begun)); err != nil && !begun.Unrecorded; err = r.write(ctx, storage, r.snapshot(begun)) {
+	for err := r.write(ctx, storage, r.snapshot(begun)); err != nil && !r.snapshot(begun).Unrecorded; err = r.write(ctx, storage, r.snapshot(begun)) {
 		r.Log.Warn("an end waits until storage takes writes", "end_id", begun.ID, "error", err)
 		select {
 		case <-ctx.Done():

@@ -75,7 +75,7 @@ type EndOrder struct {
 // to storage; see provider.Committed for the others.
 func (m *Manager) End(ctx context.Context, storage logical.Storage, order EndOrder) error {
 	if grant, known := m.Index.Get(order.ID); known && grant.State == ledger.Dead && !order.Unasked {
-		return nil // what is left is the sweeper's, and no one else waits for it
+		return m.recorded(order.ID) // what is left is the sweeper's, and nobody else waits for it
 	}
 	return m.act(ctx, order, joins, func(ctx context.Context) error {
 		if !order.Unasked {
@@ -191,13 +191,9 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 	switch {
 	case err == nil && grant.Finished() && grant.Ending == ledger.TargetMoved:
 		grant = found(grant) // its target is the one again that it was minted on
-	case err == nil && grant.State == ledger.Ended && !again:
-		if _, unrecorded := m.Held(order.ID); unrecorded {
-			return ErrUnrecorded
-		}
-		return nil
-	case err == nil && grant.State == ledger.Dead && !again && !order.Unasked:
-		return nil // what is left is the sweeper's
+	case err == nil && grant.State == ledger.Ended && !again,
+		err == nil && grant.State == ledger.Dead && !again && !order.Unasked: // what is left is the sweeper's
+		return m.recorded(order.ID)
 	case err == nil && grant.Finished():
 		return m.revoke(ctx, order)
 	case err == nil:
@@ -308,6 +304,7 @@ func (m *Manager) cause(order EndOrder, grant ledger.Grant) ledger.Cause {
 func (m *Manager) judgeUnconfirmed(grant *ledger.Grant, err error) error {
 	var unconfirmed *provider.Unconfirmed
 	switch {
+	case err == nil && grant.State == ledger.Dead: // it was only cleaned up, which confirms nothing
 	case err == nil:
 		grant.Unconfirmed = ""
 	case errors.As(err, &unconfirmed):

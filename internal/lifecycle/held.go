@@ -45,6 +45,14 @@ func (m *Manager) Held(id string) (ledger.Grant, bool) {
 	return grant, known
 }
 
+// recorded returns ErrUnrecorded while storage has not taken a grant's record.
+func (m *Manager) recorded(id string) error {
+	if _, held := m.Held(id); held {
+		return ErrUnrecorded
+	}
+	return nil
+}
+
 // AllHeld returns all records that storage has not taken yet.
 func (m *Manager) AllHeld() []ledger.Grant {
 	m.held.mu.Lock()

@@ -2,8 +2,11 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
@@ -148,4 +151,53 @@ func TestAMarkOutlastsARenewal(t *testing.T) {
 		t.Error("a grant that is to end was made to live on")
 	}
 	w.expect(1, ledger.Ending, ledger.Requested)
+}
+
+// fillable is storage that takes no writes while full is true.
+type fillable struct {
+	logical.Storage
+	full *atomic.Bool
+}
+
+func (s fillable) Put(ctx context.Context, entry *logical.StorageEntry) error {
+	if s.full.Load() {
+		return errors.New("no space left on device")
+	}
+	return s.Storage.Put(ctx, entry)
+}
+
+// A credential that is disabled, and whose record is in memory only, keeps its lease: a crash would forget it.
+func TestADisabledGrantThatIsNotRecordedKeepsItsLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.Close()
+		var full atomic.Bool
+		killed := 0
+		storage := fillable{w.storage, &full}
+		w.Start(storage, func() (bool, error) { return true, nil })
+		if err := w.Await(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		order := w.order(time.Hour)
+		order.Provider = pressed{w.target, &killed}
+		issued, err := w.Issue(t.Context(), storage, order)
+		if err != nil {
+			t.Fatal(err)
+		}
+		end := func() error {
+			return w.End(t.Context(), storage, EndOrder{Provider: order.Provider, ID: issued.Grant.ID, Target: "store", Handle: issued.Credential.Handle})
+		}
+		full.Store(true)
+		for range 2 {
+			if err := end(); !errors.Is(err, ErrUnrecorded) {
+				t.Errorf("got %v, want ErrUnrecorded", err)
+			}
+		}
+		synctest.Wait()
+		full.Store(false)
+		time.Sleep(2 * lastHeldPause)
+		if err := end(); err != nil || killed != 1 || w.only().State != ledger.Dead {
+			t.Errorf("once storage takes writes: %v after %d kills, recorded as %q", err, killed, w.only().State)
+		}
+	})
 }
