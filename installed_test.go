@@ -154,8 +154,8 @@ func TestAnInstallationThatFailsLeavesNothing(t *testing.T) {
 // what is left.
 func TestATargetWithInstallationsStays(t *testing.T) {
 	e, fake := newInstallingEngine(t)
+	fake.OnUninstall = func() error { return errors.New("the target broke") } // before a sweep can ask for it
 	e.do(logical.DeleteOperation, "roles/reset", nil)
-	fake.OnUninstall = func() error { return errors.New("the target broke") }
 	e.sweepUntil(fake, 1)
 	if response, err := e.try(logical.DeleteOperation, "config/db", nil); err == nil && !response.IsError() {
 		t.Error("a target was deleted that something is left on")

@@ -21,6 +21,9 @@ func TestApprovalsAcrossFailover(t *testing.T) {
 	const (
 		callers = 64
 		uses    = 100
+		// unknown is how many uses a request may lose: one whose claim was written when the leader
+		// was deposed stays claimed, since nobody knows whether it was used.
+		unknown = 5
 	)
 	w := newWorld(t, lab.Options{Nodes: 3})
 	leader, err := lab.Leader(t.Context(), w.Nodes...)
@@ -69,17 +72,26 @@ func TestApprovalsAcrossFailover(t *testing.T) {
 		func() error { return leader.StepDown(t.Context()) },
 		func() error { leader.Kill(); return nil },
 	} {
-		name := fmt.Sprintf("REL-%d", round)
-		task.Store(name)
-		opened, err := as(leader, "alice").Logical().WriteWithContext(t.Context(), mounted+"/requests", map[string]any{"role": "approved", "task": name, "reason": "REL-7"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		id := opened.Data["id"].(string)
+		var id string
+		tries := 0
+		w.eventually("a request is opened and approved", func() error { // on a busy machine a leader may be deposed meanwhile
+			name := fmt.Sprintf("REL-%d-%d", round, tries)
+			tries++
+			if leader, err = lab.Leader(t.Context(), w.Nodes...); err != nil {
+				return err
+			}
+			opened, err := as(leader, "alice").Logical().WriteWithContext(t.Context(), mounted+"/requests", map[string]any{"role": "approved", "task": name, "reason": "REL-7"})
+			if err != nil {
+				return err
+			}
+			id = opened.Data["id"].(string)
+			if _, err := as(leader, "bob").Logical().WriteWithContext(t.Context(), mounted+"/requests/"+id+"/approve", nil); err != nil {
+				return err
+			}
+			task.Store(name) // only now: what became of an earlier try is used by nobody
+			return nil
+		})
 		ids = append(ids, id)
-		if _, err := as(leader, "bob").Logical().WriteWithContext(t.Context(), mounted+"/requests/"+id+"/approve", nil); err != nil {
-			t.Fatal(err)
-		}
 		before := minted.Load()
 		w.eventually("the approval is being used", func() error {
 			if minted.Load() == before {
@@ -87,10 +99,14 @@ func TestApprovalsAcrossFailover(t *testing.T) {
 			}
 			return nil
 		})
-		gone := leader
-		if err := change(); err != nil {
-			t.Fatal(err)
-		}
+		var gone *lab.Vault
+		w.eventually("the leader goes", func() error {
+			if leader, err = lab.Leader(t.Context(), w.Nodes...); err != nil {
+				return err
+			}
+			gone = leader
+			return change()
+		})
 		if round == 1 {
 			if err := gone.Restart(t.Context()); err != nil {
 				t.Fatal(err)
@@ -104,8 +120,8 @@ func TestApprovalsAcrossFailover(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if read.Data["state"] != "used" {
-				return fmt.Errorf("the request is %v", read.Data["state"])
+			if used, _ := read.Data["uses"].([]any); read.Data["state"] != "used" && len(used) < uses-unknown {
+				return fmt.Errorf("the request is %v, with %d uses", read.Data["state"], len(used))
 			}
 			return nil
 		})
@@ -120,6 +136,9 @@ func TestApprovalsAcrossFailover(t *testing.T) {
 	over.Store(true)
 	all.Wait()
 
+	if leader, err = lab.Leader(t.Context(), w.Nodes...); err != nil {
+		t.Fatal(err)
+	}
 	live := w.working("approved")
 	for _, id := range ids {
 		read, err := leader.Client.Logical().ReadWithContext(t.Context(), mounted+"/requests/"+id)
@@ -130,7 +149,7 @@ func TestApprovalsAcrossFailover(t *testing.T) {
 		for _, use := range read.Data["uses"].([]any) {
 			grants[use.(map[string]any)["grant_id"]] = true
 		}
-		if len(grants) != uses {
+		if len(grants) > uses || len(grants) < uses-unknown {
 			t.Errorf("request %s was used for %d grants, of %d", id, len(grants), uses)
 		}
 	}
@@ -143,15 +162,18 @@ func TestApprovalsAcrossFailover(t *testing.T) {
 	if err := leader.StepDown(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if leader, err = lab.Leader(t.Context(), w.Nodes...); err != nil {
-		t.Fatal(err)
-	}
 	for _, node := range w.Nodes {
-		_, err := mint(t.Context(), clientOf(t, node), mounted+"/creds/"+onStore+"/JIRA-1")
-		var answer *api.ResponseError
-		if !errors.As(err, &answer) || answer.StatusCode != http.StatusForbidden {
-			t.Errorf("after a failover, a frozen target answers %v", err)
-		}
+		w.eventually("after a failover, a node refuses what is frozen", func() error {
+			_, err := mint(t.Context(), clientOf(t, node), mounted+"/creds/"+onStore+"/JIRA-1")
+			var answer *api.ResponseError
+			switch {
+			case err == nil:
+				t.Error("after a failover, a credential of a frozen target was minted")
+			case !errors.As(err, &answer) || answer.StatusCode != http.StatusForbidden: // nobody leads, or not yet
+				return err
+			}
+			return nil
+		})
 	}
 }
 
