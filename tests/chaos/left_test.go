@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
+	storage "github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
@@ -190,10 +191,7 @@ func stored(ctx context.Context, client *api.Client, path string) (*ledger.Grant
 		return nil, err
 	}
 	var grant ledger.Grant
-	if err := json.Unmarshal([]byte(answer.Data["value"].(string)), &grant); err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	return &grant, nil
+	return &grant, storage.Decode(path, []byte(answer.Data["value"].(string)), &grant)
 }
 
 // endings counts grants by how they ended.
