@@ -314,9 +314,10 @@ configured any more are counted as unreachable; once the target is there again,
 a write to "tidy" ends them. "untidy" counts the dead credentials of which
 something is left, and "remove" says what of the installed could not be removed.
 
+"cleanup_blocked" names those that something of others at the target keeps from being
+removed, and the statement or command that takes it out of the way.
+
 "restored" says whether a target bears the marks of an engine on newer storage than
 this, as after a snapshot was restored, or of one on a copy of it. Nothing is minted
 then until accept_restore=true is written to "tidy".
-"cleanup_blocked" names those that something of others at the target keeps from being
-removed, and the statement or command that takes it out of the way.
 `
