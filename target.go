@@ -70,7 +70,7 @@ func (b *backend) settingsKnown(name string, read target) error {
 		return fmt.Errorf("%s%s was %w: it is of type %q", configPrefix, name, stored.ErrNewer, read.Type)
 	}
 	for _, setting := range slices.Sorted(maps.Keys(read.Settings)) {
-		if _, known := kind.Config[setting]; !known {
+		if _, known := kind.Config[setting]; !known && !slices.Contains(kind.Stored, setting) {
 			return fmt.Errorf("%s%s was %w: it has setting %q", configPrefix, name, stored.ErrNewer, setting)
 		}
 	}

@@ -240,6 +240,9 @@ type Type struct {
 	// and roles/:role, beside those that every target and role has. A field
 	// whose display attributes say Sensitive is never read back.
 	Config, Role map[string]*framework.FieldSchema
+	// Stored are the names of settings that the provider stores at config/:target beside
+	// Config, as NextRoot does. Nobody writes them, and they are never read back.
+	Stored []string
 	// Tagged are the names of those of Role whose values, or whose keys' values, are filled
 	// in as a resource is: the provider gets them filled in, in the Settings, and checks
 	// them in Compile.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,6 +81,29 @@ func TestTargetsThatAreRefused(t *testing.T) {
 		}
 		if err != nil && strings.Contains(err.Error(), "hunter2") {
 			t.Errorf("%s: the error tells a secret: %v", name, err)
+		}
+	}
+}
+
+// A rotation stores nothing that reading the target would refuse as unknown.
+func TestNextRootStoresKnownSettings(t *testing.T) {
+	t.Parallel()
+	opened, err := Type().Open(provider.Settings{
+		fieldURL: "postgresql://{{username}}:{{password}}@db.example.com/shop", fieldUsername: "engine", fieldPassword: "first",
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, settings, err := opened.(provider.RootRotator).NextRoot(t.Context(), provider.RotationPlan{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if settings.Text(fieldFormer) != "first" {
+		t.Error("the former password is not stored")
+	}
+	for name := range settings {
+		if _, known := Type().Config[name]; !known && !slices.Contains(Type().Stored, name) {
+			t.Errorf("setting %q is in neither Config nor Stored", name)
 		}
 	}
 }

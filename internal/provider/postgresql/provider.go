@@ -29,7 +29,8 @@ func Type() provider.Type {
 		return &framework.FieldSchema{Type: framework.TypeInt, Description: description, DisplayAttrs: &framework.DisplayAttributes{Name: name}}
 	}
 	return provider.Type{
-		Name: "postgresql",
+		Name:   "postgresql",
+		Stored: []string{fieldFormer},
 		Config: map[string]*framework.FieldSchema{
 			fieldURL:         text("Connection URL", "Where the database is, as postgresql://{{username}}:{{password}}@host:5432/database?sslmode=verify-full. It takes sslmode and connect_timeout, and host=/folder in place of a host for a socket."),
 			fieldUsername:    text("Username", "Login of the engine's own. It needs CREATEROLE, and grant options on what its roles grant."),
