@@ -24,6 +24,14 @@ func withStandby(t *testing.T) (*shop, *lab.PostgreSQL, *mount) {
 	s := newShop(t)
 	m := newMount(t)
 	m.configure(s, primary.Engine)
+	eventually(t, "the standby follows", time.Minute, func() bool {
+		there, err := standby.Connect(t.Context(), standby.Superuser, s.name)
+		if err != nil {
+			return false
+		}
+		defer there.Close(context.Background())
+		return s.text("SELECT count(*) FROM pg_stat_replication") != "0"
+	})
 	warned := strings.Join(m.role("deletes", deletes), "\n")
 	says(t, warned, "standby_urls", "pg_stat_replication")
 	there := strings.Replace(standby.URL(primary.Engine, s.name), primary.Engine.Name+":"+primary.Engine.Password, "{{username}}:{{password}}", 1)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,9 +21,11 @@ import (
 const (
 	// stormSeed makes a storm the same each time.
 	stormSeed = 22
-	// stormSequences is how many hostile sequences there are on each version. A longer
-	// storm is PRECISION_STORM=<number>.
+	// stormSequences is how many hostile sequences there are on the oldest and on the
+	// newest version, and shortStorm on those between. PRECISION_STORM=<number> is as
+	// many on each.
 	stormSequences = 10
+	shortStorm     = 3
 	// stormStatements is the most that one sequence has.
 	stormStatements = 200
 	// stormPromise is how long a revoke after a sequence may take.
@@ -74,6 +77,9 @@ func sequences(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("PRECISION_STORM")
 	if text == "" {
+		if versions := chosenVersions(t); !slices.Contains([]string{versions[0], versions[len(versions)-1]}, servers.PostgreSQL.Version) {
+			return shortStorm
+		}
 		return stormSequences
 	}
 	count, err := strconv.Atoi(text)
