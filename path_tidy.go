@@ -313,6 +313,8 @@ what is being done and what each step did last. Grants whose target is not
 configured any more are counted as unreachable; once the target is there again,
 a write to "tidy" ends them. "untidy" counts the dead credentials of which
 something is left, and "remove" says what of the installed could not be removed.
+"cleanup_blocked" names the dead credentials that something of others at the target
+keeps from being removed, and the statement or command that takes it out of the way.
 
 "cleanup_blocked" names those that something of others at the target keeps from being
 removed, and the statement or command that takes it out of the way.
