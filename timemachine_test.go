@@ -515,7 +515,8 @@ func (m *machine) damage() {
 
 func (m *machine) step() {
 	offset := func() time.Duration { return time.Duration(m.random.IntN(241)-120) * time.Minute }
-	act, name := func() {}, ""
+	var act func()
+	var name string
 	switch choice := m.random.IntN(20); {
 	case choice < 6:
 		act, name = m.mint, "mint"

@@ -197,12 +197,14 @@ func TestAWSCLIUploadsInPartsToAStore(t *testing.T) {
 		t.Errorf("what arrived is another file, or came in one part (%s)", *got.ETag)
 	}
 
-	var begun struct{ UploadId string }
+	var begun struct {
+		UploadID string `json:"UploadId"`
+	}
 	if err := json.Unmarshal([]byte(runs(t, cli, "s3api", "create-multipart-upload", "--bucket", "releases", "--key",
 		"app/left")), &begun); err != nil {
 		t.Fatal(err)
 	}
-	upload := []string{"--bucket", "releases", "--key", "app/left", "--upload-id", begun.UploadId}
+	upload := []string{"--bucket", "releases", "--key", "app/left", "--upload-id", begun.UploadID}
 	runs(t, cli, append([]string{"s3api", "list-parts"}, upload...)...)
 	runs(t, cli, append([]string{"s3api", "abort-multipart-upload"}, upload...)...)
 	for _, arguments := range [][]string{
