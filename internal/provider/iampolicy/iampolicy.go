@@ -119,6 +119,16 @@ func list(values Values) ([]string, error) {
 			return values, nil
 		}
 		return nil, fmt.Errorf("an empty list")
+	case []any: // a list that was read from JSON
+		texts := make([]string, len(values))
+		for i, value := range values {
+			text, ok := value.(string)
+			if !ok {
+				return nil, fmt.Errorf("a value of type %T in a list of strings", value)
+			}
+			texts[i] = text
+		}
+		return list(texts)
 	default:
 		return nil, fmt.Errorf("a value of type %T, neither a string nor a list of them", values)
 	}
