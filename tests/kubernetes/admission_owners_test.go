@@ -12,7 +12,8 @@ import (
 )
 
 // Who may patch an object could have the cluster delete it, by an owner that is not
-// there: the policies let nobody name one, and leave alone what has one.
+// there, or keep it from being deleted, by a finalizer: the policies let no account of the
+// engine name one, and leave alone what has one.
 func TestAdmissionPolicyHoldsOwners(t *testing.T) {
 	const namespace = "guarded-owners"
 	ctx := t.Context()
@@ -67,13 +68,25 @@ func TestAdmissionPolicyHoldsOwners(t *testing.T) {
 		if _, err := as.Create(ctx, kind.made("plain"), meta.CreateOptions{}); err != nil {
 			t.Fatalf("%s without an owner: %v", what, err)
 		}
-		for name, patch := range map[string]string{"plain": absent, "bearing": `{"metadata":{"ownerReferences":null}}`} {
-			if _, err := as.Patch(ctx, name, types.MergePatchType, []byte(patch), meta.PatchOptions{}); !deniedBy(err, kind.policy) {
-				t.Errorf("%s, %s, given other owners: %v", what, name, err)
+		kept := kind.made("kept")
+		kept.SetFinalizers([]string{"example.com/hold"})
+		if _, err := as.Create(ctx, kept, meta.CreateOptions{}); !deniedBy(err, kind.policy) {
+			t.Errorf("%s with a finalizer: %v", what, err)
+		} else {
+			denied++
+		}
+		if _, err := asOwn.Create(ctx, kept, meta.CreateOptions{DryRun: []string{meta.DryRunAll}}); err != nil {
+			t.Errorf("%s with a finalizer is refused to others too, and so proves nothing: %v", what, err)
+		}
+		for _, change := range []struct{ name, patch string }{
+			{"plain", absent}, {"bearing", `{"metadata":{"ownerReferences":null}}`}, {"plain", `{"metadata":{"finalizers":["example.com/hold"]}}`},
+		} {
+			if _, err := as.Patch(ctx, change.name, types.MergePatchType, []byte(change.patch), meta.PatchOptions{}); !deniedBy(err, kind.policy) {
+				t.Errorf("%s, %s, changed by %s: %v", what, change.name, change.patch, err)
 			} else {
 				denied++
 			}
 		}
 	}
-	figures.Log(t, "owners of %d kinds: %d changes refused", len(all), denied)
+	figures.Log(t, "owners and finalizers of %d kinds: %d changes refused", len(all), denied)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -51,6 +52,8 @@ func noRestarts() map[string]fields {
 		"a label taken out":                     besides(fields{"metadata": fields{"labels": fields{"kept": nil}}}),
 		"all labels taken out":                  besides(fields{"metadata": fields{"labels": nil}}),
 		"a finalizer":                           besides(fields{"metadata": fields{"finalizers": []any{"test/a"}}}),
+		"nobody's fields":                       besides(fields{"metadata": fields{"managedFields": []any{fields{}}}}),
+		"another's fields":                      besides(fields{"metadata": fields{"managedFields": []any{fields{"manager": "forged", "operation": "Update", "apiVersion": "apps/v1", "fieldsType": "FieldsV1", "fieldsV1": fields{"f:spec": fields{"f:replicas": fields{}}}}}}}),
 		"an owner":                              besides(fields{"metadata": fields{"ownerReferences": []any{fields{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "b"}}}}),
 		"another limit of revisions":            {"spec": fields{"revisionHistoryLimit": 1, "template": fields{"metadata": fields{"annotations": fields{restartedAt: now}}}}},
 		"a limit taken out":                     {"spec": fields{"minReadySeconds": nil, "template": fields{"metadata": fields{"annotations": fields{restartedAt: now}}}}},
@@ -103,6 +106,18 @@ func TestRestartIsARestart(t *testing.T) {
 			}
 			if _, err := there.Patch(ctx, "there", types.StrategicMergePatchType, text, dry); !deniedBy(err, "precision-restart") {
 				t.Errorf("%s with %s: %v", kind.kind, change, err)
+			} else {
+				denied++
+			}
+		}
+		if kind.kind != "DaemonSet" { // whose server counts in it
+			counted := with(annotated(fields{restartedAt: "2026-11-25T12:00:00Z"}), fields{"metadata": fields{"annotations": fields{"deprecated.daemonset.template.generation": strings.Repeat("1", 180_000)}}})
+			text, err := json.Marshal(counted)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := there.Patch(ctx, "there", types.MergePatchType, text, dry); !deniedBy(err, "precision-restart") {
+				t.Errorf("%s with 180 kB in an annotation: %v", kind.kind, err)
 			} else {
 				denied++
 			}
@@ -202,6 +217,11 @@ func TestAdmissionPolicyHoldsOtherObjects(t *testing.T) {
 		{"a copy of a claim, new name", claims, object("v1", "PersistentVolumeClaim", "a", fields{"spec": with(claim, fields{"dataSourceRef": fields{"kind": "PersistentVolumeClaim", "name": "b"}})}), true},
 		{"an Ingress", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress}), false},
 		{"an Ingress with a snippet", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.ingress.kubernetes.io/configuration-snippet": "x"}}), true},
+		{"an Ingress with a secret", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": with(ingress, fields{"tls": []any{fields{"hosts": []any{"a.test"}, "secretName": "neighbours"}}})}), true},
+		{"an Ingress without a secret", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": with(ingress, fields{"tls": []any{fields{"hosts": []any{"a.test"}}}})}), false},
+		{"an Ingress that asks elsewhere", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.ingress.kubernetes.io/auth-url": "https://other.test"}}), true},
+		{"an Ingress with a secret of another namespace", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.ingress.kubernetes.io/auth-tls-secret": "other/neighbours"}}), true},
+		{"an Ingress with a secret for what is behind it", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.ingress.kubernetes.io/proxy-ssl-secret": "neighbours"}}), true},
 		{"an Ingress with a stream's snippet", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.org/server-snippets": "x"}}), true},
 	}
 	denied := 0
@@ -218,6 +238,24 @@ func TestAdmissionPolicyHoldsOtherObjects(t *testing.T) {
 			t.Errorf("%s is refused: %v", one.what, err)
 		case one.denied:
 			denied++
+		}
+	}
+	// An Ingress that somebody else has given secrets keeps them, and gets no other.
+	there := object("networking.k8s.io/v1", "Ingress", "there", fields{"spec": with(ingress, fields{"tls": []any{fields{"secretName": "its-own"}}}),
+		"annotations": fields{"nginx.ingress.kubernetes.io/auth-secret": "its-own"}})
+	if _, err := own.Resource(ingresses).Namespace(namespace).Create(ctx, there, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for patch, refused := range map[string]bool{
+		`{"metadata":{"labels":{"a":"1"}}}`:                                                          false,
+		`{"spec":{"tls":[{"secretName":"its-own","hosts":["a.test"]}]}}`:                             false,
+		`{"spec":{"tls":[{"secretName":"its-own"},{"secretName":"neighbours"}]}}`:                    true,
+		`{"metadata":{"annotations":{"nginx.ingress.kubernetes.io/auth-secret":"neighbours"}}}`:      true,
+		`{"metadata":{"annotations":{"nginx.ingress.kubernetes.io/auth-signin":"https://a.test/"}}}`: true,
+	} {
+		_, err := minted.Resource(ingresses).Namespace(namespace).Patch(ctx, "there", types.MergePatchType, []byte(patch), meta.PatchOptions{DryRun: []string{meta.DryRunAll}})
+		if refused != deniedBy(err, "precision-objects") || !refused && err != nil {
+			t.Errorf("an Ingress with secrets, changed by %s: %v", patch, err)
 		}
 	}
 	if err := minted.Resource(configMaps).Namespace(namespace).Delete(ctx, "kube-root-ca.crt", meta.DeleteOptions{}); !deniedBy(err, "precision-objects") && !apierrors.IsNotFound(err) {

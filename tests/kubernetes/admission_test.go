@@ -100,7 +100,11 @@ func tiedPod() fields {
 			"env":     []any{fields{"name": "A", "value": "1"}, fields{"name": "B", "valueFrom": fields{"configMapKeyRef": fields{"name": "c", "key": "k"}}}},
 			"envFrom": []any{fields{"configMapRef": fields{"name": "c"}}},
 			"ports":   []any{fields{"containerPort": 8080}}}},
-		"initContainers": []any{fields{"name": "first", "image": "registry.test/app:1"}},
+		"initContainers":  []any{fields{"name": "first", "image": "registry.test/app:1"}},
+		"tolerations":     []any{fields{"key": "example.com/spot", "operator": "Exists"}},
+		"nodeSelector":    fields{"kubernetes.io/os": "linux"},
+		"affinity":        nodeAffinity("matchExpressions", "node-role.kubernetes.io/control-plane", "DoesNotExist"),
+		"securityContext": fields{"seccompProfile": fields{"type": "RuntimeDefault"}},
 		"volumes": []any{
 			fields{"name": "a", "configMap": fields{"name": "c"}}, fields{"name": "b", "emptyDir": fields{}},
 			fields{"name": "c", "downwardAPI": fields{}}, fields{"name": "d", "persistentVolumeClaim": fields{"claimName": "c"}},
@@ -123,6 +127,17 @@ func waysAround() map[string]fields {
 		"hostIPC":                     {"hostIPC": true},
 		"nodeName":                    {"nodeName": "node"},
 		"priority over the system's":  {"priorityClassName": "system-node-critical"},
+		"control-plane taint":         {"tolerations": []any{fields{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}}},
+		"all taints":                  {"tolerations": []any{fields{"key": "app", "operator": "Exists"}, fields{"operator": "Exists"}}},
+		"control-plane selector":      {"nodeSelector": fields{"node-role.kubernetes.io/control-plane": ""}},
+		"control-plane affinity":      {"affinity": nodeAffinity("matchExpressions", "node-role.kubernetes.io/master", "Exists")},
+		"affinity to a node's name":   {"affinity": nodeAffinity("matchFields", "metadata.name", "In", "node")},
+		"preferred control plane": {"affinity": fields{"nodeAffinity": fields{"preferredDuringSchedulingIgnoredDuringExecution": []any{fields{"weight": 1, "preference": fields{
+			"matchExpressions": []any{fields{"key": "node-role.kubernetes.io/control-plane", "operator": "In", "values": []any{""}}}}}}}}},
+		"unconfined seccomp":  {"securityContext": fields{"seccompProfile": fields{"type": "Unconfined"}}},
+		"unconfined AppArmor": {"securityContext": fields{"appArmorProfile": fields{"type": "Unconfined"}}},
+		"a sysctl":            {"securityContext": fields{"sysctls": []any{fields{"name": "kernel.shm_rmid_forced", "value": "1"}}}},
+		"a device claim":      {"resourceClaims": []any{fields{"name": "gpu", "resourceClaimName": "gpu"}}},
 		"hostProcess": {"hostNetwork": true, "os": fields{"name": "windows"}, "volumes": nil, "securityContext": fields{
 			"windowsOptions": fields{"hostProcess": true, "runAsUserName": "system"}}},
 	}
@@ -149,6 +164,16 @@ func waysAround() map[string]fields {
 	return ways
 }
 
+// nodeAffinity requires a node by one expression.
+func nodeAffinity(by, key, operator string, values ...any) fields {
+	expression := fields{"key": key, "operator": operator}
+	if len(values) > 0 {
+		expression["values"] = values
+	}
+	term := fields{by: []any{expression}}
+	return fields{"nodeAffinity": fields{"requiredDuringSchedulingIgnoredDuringExecution": fields{"nodeSelectorTerms": []any{term}}}}
+}
+
 // containerWays are those of a container.
 func containerWays() map[string]fields {
 	return map[string]fields{
@@ -157,6 +182,8 @@ func containerWays() map[string]fields {
 		"optional secret": {"envFrom": []any{fields{"secretRef": fields{"name": "s", "optional": true}}}},
 		"privileged":      {"securityContext": fields{"privileged": true}},
 		"capabilities":    {"securityContext": fields{"capabilities": fields{"add": []any{"SYS_ADMIN"}}}},
+		"unconfined":      {"securityContext": fields{"seccompProfile": fields{"type": "Unconfined"}}},
+		"no AppArmor":     {"securityContext": fields{"appArmorProfile": fields{"type": "Unconfined"}}},
 		"hostPort":        {"ports": []any{fields{"containerPort": 8080, "hostPort": 8080}}},
 	}
 }
@@ -215,7 +242,7 @@ func policiesInForce(namespace string, minted, restart dynamic.Interface) (count
 func removePolicies(t *testing.T) {
 	t.Helper()
 	ctx, api := context.Background(), servers.Kubernetes.AdmissionregistrationV1()
-	for _, name := range []string{"precision-objects", "precision-restart", "precision-workloads"} {
+	for _, name := range []string{"precision-objects", "precision-restart", "precision-revoked", "precision-workloads"} {
 		for _, err := range []error{
 			api.ValidatingAdmissionPolicyBindings().Delete(ctx, name, meta.DeleteOptions{}),
 			api.ValidatingAdmissionPolicies().Delete(ctx, name, meta.DeleteOptions{}),

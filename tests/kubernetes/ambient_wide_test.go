@@ -134,3 +134,45 @@ func TestAmbientRightsCannotHide(t *testing.T) {
 	})
 	figures.Log(t, "1 binding with a grant's marks caught at role write and at mint")
 }
+
+// What lets everybody act as somebody else is caught by its verbs, of both kinds of
+// impersonation, and is tolerated only by who consents to an escalation.
+func TestAmbientImpersonationIsCaught(t *testing.T) {
+	const namespace = "impersonating"
+	ctx := t.Context()
+	m := newMount(t, namespace)
+	roles := servers.Kubernetes.RbacV1().Roles(namespace)
+	if _, err := roles.Create(ctx, &rbac.Role{ObjectMeta: meta.ObjectMeta{Name: "impersonators"}, Rules: []rbac.PolicyRule{
+		{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"serviceaccounts"}, Verbs: []string{"impersonate:serviceaccount"}},
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"impersonate-on:serviceaccount:list"}},
+		{APIGroups: []string{""}, Resources: []string{"serviceaccounts"}, Verbs: []string{"impersonate"}},
+	}}, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	bind(t, namespace, "Role", "impersonators", group("system:serviceaccounts"))
+	role := fields{"target": target, "action": "read", "resource": namespace + "/configmaps", "ttl": "15m"}
+	verbs := []string{"impersonate:serviceaccount", "impersonate-on:serviceaccount:list", "impersonate"}
+	eventually(t, "the role is refused", 10*time.Second, func() bool {
+		_, err := m.Logical().WriteWithContext(ctx, m.path+"/roles/refused", role)
+		return err != nil
+	})
+	m.refuses("roles/refused", role, verbs...)
+	tolerant := with(role, fields{"tolerate_ambient": []string{
+		"impersonate:serviceaccount serviceaccounts.authentication.k8s.io in " + namespace,
+		"impersonate-on:serviceaccount:list secrets in " + namespace,
+		"impersonate serviceaccounts in " + namespace,
+	}})
+	m.refuses("roles/tolerant", tolerant, "allow_escalation")
+	if answer := m.write("roles/tolerant", with(tolerant, fields{"allow_escalation": true})); !warned(answer, verbs...) {
+		t.Errorf("a tolerant role does not say what it tolerates: %v", answer.Warnings)
+	}
+	judged := 0
+	for verb, of := range map[string]string{"impersonate:serviceaccount": "serviceaccounts.authentication.k8s.io/default", "impersonate-on:serviceaccount:list": "secrets", "impersonate": "serviceaccounts/default"} {
+		answer, err := m.Logical().ReadWithDataWithContext(ctx, m.path+"/check/tolerant", map[string][]string{"action": {verb}, "resource": {namespace + "/" + of}})
+		if err != nil || answer.Data["allowed"] != true {
+			t.Errorf("check of %s on %s: %v, %v", verb, of, answer, err)
+		}
+		judged++
+	}
+	figures.Log(t, "%d verbs of impersonation caught, and known to check", judged)
+}

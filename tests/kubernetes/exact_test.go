@@ -60,7 +60,7 @@ func TestCredentialsAreExact(t *testing.T) {
 		granted          expectation
 	}{
 		{"apply", granted + "/*", []string{"", "named"}, all(granted, writable, "get", "create", "patch")},
-		{"write", granted + "/*", []string{"named"}, all(granted, writable, "create", "update", "patch", "delete")},
+		{"write", granted + "/*", []string{"named"}, all(granted, writable, "get", "create", "update", "patch", "delete")},
 		{"read", granted + "/*", []string{"", "named"}, all(granted, readable, "get", "list")},
 		{"apply", granted + "/deployments.apps/named", []string{"", "named", "other"}, one(granted, "deployments.apps", "named", "get", "create", "patch")},
 	} {

@@ -144,7 +144,8 @@ func TestChangedRoleIsPutRight(t *testing.T) {
 	}
 }
 
-// A binding that somebody holds on to is still there, and a revoke says so.
+// A binding that somebody keeps is still there, and a revoke says so; the credential is
+// dead all the same.
 func TestHeldBindingIsNotCalledGone(t *testing.T) {
 	const namespace = "held-on-to"
 	ctx := t.Context()
@@ -163,9 +164,14 @@ func TestHeldBindingIsNotCalledGone(t *testing.T) {
 	}
 	hold(`["example.com/hold"]`)
 	for range 2 {
-		if err := b.Revoke(ctx, handle); err == nil || !strings.Contains(err.Error(), "example.com/hold") {
+		err := b.Revoke(ctx, handle)
+		var kept *provider.CleanupBlocked
+		if !errors.As(err, &kept) || !strings.Contains(kept.Reason, "example.com/hold") || !strings.Contains(kept.Remedy, handle["name"]) {
 			t.Errorf("a revoke says %v", err)
 		}
+		eventually(t, "the credential is refused", time.Second, func() bool {
+			return refused(listConfigMaps(ctx, namespace, minted.Fields["service_account_token"].(string)))
+		})
 	}
 	hold("null")
 	if err := b.Revoke(ctx, handle); err != nil {

@@ -13,13 +13,15 @@ type action struct {
 	verbs       []string // of RBAC
 	subresource string   // that they are for; empty for the resource itself
 	whole       bool     // whether <namespace>/* can have it
+	watches     bool     // whether allow_watch adds watch
 }
 
 // named are the actions that stand for what people mean.
 var named = map[string]action{
 	"apply":       {verbs: []string{"create", "get", "patch"}, whole: true},
-	"write":       {verbs: []string{"create", "delete", "patch", "update"}, whole: true},
-	"read":        {verbs: []string{"get", "list"}, whole: true},
+	"write":       {verbs: []string{"create", "delete", "get", "patch", "update"}, whole: true},
+	"deploy":      {verbs: []string{"create", "delete", "get", "list", "patch", "update"}, whole: true, watches: true},
+	"read":        {verbs: []string{"get", "list"}, whole: true, watches: true},
 	"scale":       {verbs: []string{"get", "patch", "update"}, subresource: "scale"},
 	actionLogs:    {verbs: []string{"get"}, subresource: "log"},
 	actionRestart: {verbs: []string{"get", "patch"}},
@@ -58,7 +60,7 @@ func (a action) allow(on resource, watch bool) error {
 	wrong := func(problem, remedy string) error { return invalid.Field("action", a.name, problem, remedy) }
 	switch {
 	case on.all && !a.whole:
-		return wrong("can't be granted on a whole namespace", "name apply, write or read, or one resource")
+		return wrong("can't be granted on a whole namespace", "name apply, write, deploy or read, or one resource")
 	case on.name != "" && a.name == "create":
 		return wrong("can't be narrowed by name: the API server does not know the name of what is created when it decides", "name apply, which creates the one object by its name, or leave the name out")
 	case on.name != "" && a.name == "deletecollection":
@@ -78,10 +80,10 @@ func (a action) allow(on resource, watch bool) error {
 // restartable are the resources whose pods kubectl rollout restart replaces.
 var restartable = []string{"daemonsets.apps", "deployments.apps", "statefulsets.apps"}
 
-// verbsWith are the action's verbs, and watch besides where reading was meant and the
-// role allows it.
+// verbsWith are the action's verbs, and watch besides where the action lists and the role
+// allows it.
 func (a action) verbsWith(watch bool) []string {
-	if a.name == "read" && watch {
+	if a.watches && watch {
 		return append(slices.Clone(a.verbs), "watch")
 	}
 	return a.verbs

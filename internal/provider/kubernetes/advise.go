@@ -29,6 +29,9 @@ func (c *cluster) escalations(of grant) []string {
 			reasons = append(reasons, "secrets: all of a namespace's show whatever its workloads hold")
 		}
 	}
+	if some := of.options.tolerated.impersonating(); len(some) > 0 {
+		reasons = append(reasons, "its credentials may act as others, which no admission policy sees: "+strings.Join(some.texts(), "; "))
+	}
 	switch {
 	case !changes || of.action.name == actionRestart:
 	case of.on.namespace == systemNamespace:

@@ -98,19 +98,23 @@ func (c *cluster) namespacesWith(ctx context.Context, selector string) ([]string
 // rolebindings or clusterrolebindings. The list is what the API server has in memory,
 // as old as what it decides by. A selector leaves some out.
 func (c *cluster) toEverybody(ctx context.Context, resource, selector string) ([]binding, error) {
+	all, err := c.listBindings(ctx, resource, selector)
+	everybody := c.everybody()
+	return slices.DeleteFunc(all, func(one binding) bool {
+		return !slices.ContainsFunc(one.Subjects, func(subject rbac.Subject) bool {
+			return subject.Kind == rbac.GroupKind && slices.Contains(everybody, subject.Name) ||
+				c.isAccount(subject, canaryName)
+		})
+	}), err
+}
+
+// listBindings lists all bindings of a kind.
+func (c *cluster) listBindings(ctx context.Context, resource, selector string) ([]binding, error) {
 	var all struct {
 		Items []binding `json:"items"`
 	}
-	if err := c.client.do(ctx, call{verb: http.MethodGet, path: rbacAll + resource, query: url.Values{"resourceVersion": {"0"}, "labelSelector": {selector}}}, &all); err != nil {
-		return nil, wrapped("listing "+resource, err)
-	}
-	everybody := c.everybody()
-	return slices.DeleteFunc(all.Items, func(one binding) bool {
-		return !slices.ContainsFunc(one.Subjects, func(subject rbac.Subject) bool {
-			return subject.Kind == rbac.GroupKind && slices.Contains(everybody, subject.Name) ||
-				subject.Kind == rbac.ServiceAccountKind && subject.Name == canaryName && subject.Namespace == c.namespace
-		})
-	}), nil
+	err := c.client.do(ctx, call{verb: http.MethodGet, path: rbacAll + resource, query: url.Values{"resourceVersion": {"0"}, "labelSelector": {selector}}}, &all)
+	return all.Items, wrapped("listing "+resource, err)
 }
 
 // untolerated says which rights everybody has, and by what.

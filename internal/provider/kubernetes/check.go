@@ -28,8 +28,8 @@ type asked struct {
 // object's name, as the API's paths do: prod/pods/web-1/exec. The errors are
 // *invalid.Error.
 func parseQuestion(question provider.Question) (asked, error) {
-	if !slices.Contains(verbs, question.Action) {
-		return asked{}, invalid.Field("action", question.Action, "not a verb of RBAC", "ask about "+invalid.OneOf(verbs))
+	if !slices.Contains(verbs, question.Action) && !isImpersonation(question.Action) {
+		return asked{}, invalid.Field("action", question.Action, "not a verb of RBAC", "ask about "+invalid.OneOf(verbs)+", or a verb of impersonation")
 	}
 	text, subresource := question.Resource, ""
 	if strings.Count(text, "/") == 3 {
@@ -78,6 +78,9 @@ func (d document) judge(one asked) (provider.Verdict, error) {
 		clause, err := json.Marshal(rule)
 		return provider.Verdict{Allowed: allowed, Effect: effect, Reason: reason, Clause: string(clause), Of: "role"}, err
 	}
+	if impersonates(one.verb) {
+		return d.judgeImpersonation(one)
+	}
 	if rule, found := d.ruleFor(one.verb, one.on); found {
 		reason := "a rule of the grant's Role has it"
 		if d.AdmissionPolicy != "" && slices.Contains(changing, one.verb) {
@@ -103,6 +106,21 @@ func (d document) judge(one asked) (provider.Verdict, error) {
 		return verdict(false, effectForbidden, "no rule of the grant's Role has it, but "+reason, rule)
 	}
 	return provider.Verdict{Effect: effectForbidden, Reason: "no rule of the grant's Role has it"}, nil
+}
+
+// judgeImpersonation says whether the holder may act as somebody else: no grant has that,
+// but the role may tolerate that everybody may.
+func (d document) judgeImpersonation(one asked) (provider.Verdict, error) {
+	tolerated, err := parseRights(d.TolerateAmbient)
+	if err != nil {
+		return provider.Verdict{}, err
+	}
+	for _, right := range tolerated.within(d.Namespace).impersonating() {
+		if right.allows(one) {
+			return provider.Verdict{Allowed: true, Effect: effectAllowed, Reason: "the cluster gives it to every account, and the role tolerates that: " + right.verb + " " + right.of}, nil
+		}
+	}
+	return provider.Verdict{Effect: effectForbidden, Reason: "no grant can have it: it is what others may do"}, nil
 }
 
 // showing are the verbs that show what another does.

@@ -45,6 +45,13 @@ func TestCheck(t *testing.T) {
 		{"restart", "prod/deployments.apps/web", "patch", "prod/deployments.apps/web", true, restartPolicy},
 		{"restart", "prod/deployments.apps/web", "get", "prod/deployments.apps/web", true, ""},
 		{"restart", "prod/deployments.apps/web", "watch", "prod/deployments.apps/web", false, ""},
+		{"write", "prod/*", "get", "prod/deployments.apps/web", true, ""},
+		{"write", "prod/*", "list", "prod/deployments.apps", false, "dryRun"},
+		{"deploy", "prod/*", "list", "prod/deployments.apps", true, ""},
+		{"deploy", "prod/*", "watch", "prod/deployments.apps", false, "list shows"},
+		{"deploy", "prod/*", "impersonate", "prod/serviceaccounts/other", false, ""},
+		{"deploy", "prod/*", "impersonate:serviceaccount", "prod/serviceaccounts.authentication.k8s.io/other", false, ""},
+		{"deploy", "prod/*", "impersonate-on:serviceaccount:list", "prod/pods", false, ""},
 	} {
 		facts := offered(t)
 		facts[factRestart] = "true"
@@ -68,6 +75,9 @@ func TestCheck(t *testing.T) {
 	for _, question := range []provider.Question{
 		{Action: "apply", Resource: "prod/pods"},
 		{Action: "get", Resource: "prod/*"},
+		{Action: "impersonate:anybody", Resource: "prod/pods"},
+		{Action: "impersonate-on:user-info", Resource: "prod/pods"},
+		{Action: "impersonate-on:user-info:impersonate", Resource: "prod/pods"},
 		{Action: "get", Resource: "pods"},
 		{Action: "get", Resource: "prod/pods/web/log/x"},
 		{Action: "get", Resource: "prod/pods/web/"},

@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -55,7 +56,9 @@ type call struct {
 	query      url.Values
 	accept     string
 	token      string // of whoever asks, where that is not the engine
-	body       any
+	// contentType is the body's; empty for JSON.
+	contentType string
+	body        any
 }
 
 // do makes a call and reads its answer into answer, where that is not nil.
@@ -77,7 +80,7 @@ func (c *client) do(ctx context.Context, made call, answer any) error {
 		if err != nil {
 			return err
 		}
-		request = request.SetHeader("Content-Type", runtime.ContentTypeJSON).Body(text)
+		request = request.SetHeader("Content-Type", cmp.Or(made.contentType, runtime.ContentTypeJSON)).Body(text)
 	}
 	result := request.Do(ctx)
 	if err := result.Error(); err != nil { // which Raw would not read from the answer
@@ -148,7 +151,7 @@ func (c *client) deleteObject(ctx context.Context, what, path string) error {
 	case apierrors.IsNotFound(err):
 		return nil
 	case err == nil && len(answer.Finalizers) > 0:
-		err = fmt.Errorf("it is still there until its finalizers are removed: %q", answer.Finalizers)
+		err = &heldError{what: what, finalizers: answer.Finalizers}
 	}
 	return wrapped("deleting the "+what, err)
 }

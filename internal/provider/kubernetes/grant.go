@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -88,7 +89,7 @@ func (c *cluster) newGrant(asked scope.Scope, bounds provider.Bounds) (grant, er
 	}
 	if request.action.name == actionRestart {
 		if bounds.Facts[factRestart] != "true" {
-			return grant{}, noRestartPolicy()
+			return grant{}, noRestartPolicy(cmp.Or(bounds.Facts[factRestartProblem], "it was not looked for"))
 		}
 		made.policy.AdmissionPolicy = restartPolicy
 	}

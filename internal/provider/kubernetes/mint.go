@@ -85,7 +85,12 @@ func (m *mint) run(ctx context.Context, expiresAt time.Time) error {
 		return err
 	}
 	if m.needed.WaitReady {
-		return m.awaitReady(ctx)
+		if err := m.awaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	if m.needed.AdmissionPolicy != "" {
+		return m.tryAnotherChange(ctx)
 	}
 	return nil
 }
@@ -119,9 +124,9 @@ func (m *mint) checkRole(ctx context.Context) error {
 
 // checkAdmission sees to it that what RBAC can't say is still said.
 func (m *mint) checkAdmission(ctx context.Context) error {
-	there, err := m.restartAdmitted(ctx)
-	if err == nil && !there {
-		err = noRestartPolicy()
+	problem, err := m.policyProblem(ctx, restartPolicy)
+	if err == nil && problem != "" {
+		err = noRestartPolicy(problem)
 	}
 	return err
 }

@@ -13,6 +13,8 @@ import (
 const (
 	factOffers  = "offers"            // what the cluster has of what the role is about
 	factRestart = "restart_admission" // "true" where the admission policy for restarts is in place
+	// factRestartProblem says why it is not.
+	factRestartProblem = "restart_problem"
 )
 
 // offers is what a cluster has: kinds, and the verbs that each takes.

@@ -32,7 +32,7 @@ func roleFields() map[string]*framework.FieldSchema {
 		},
 		fieldAllowWatch: {
 			Type:         framework.TypeBool,
-			Description:  "Let credentials open streams, which go on after the credential has been ended: read then has watch, too, and watch and logs can be granted.",
+			Description:  "Let credentials open streams, which go on after the credential has been ended: read and deploy then have watch, too, and watch and logs can be granted.",
 			DisplayAttrs: &framework.DisplayAttributes{Name: "Allow watch"},
 		},
 		fieldIncludeSecrets: {

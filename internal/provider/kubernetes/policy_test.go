@@ -83,6 +83,8 @@ func TestPolicies(t *testing.T) {
 		"custom":            {action: "write", resource: "prod/workflows.argoproj.io"},
 		"apply-namespace":   {action: "apply", resource: "prod/*"},
 		"write-namespace":   {action: "write", resource: "prod/*"},
+		"deploy-namespace":  {action: "deploy", resource: "prod/*"},
+		"deploy-watching":   {action: "deploy", resource: "prod/*", bounds: provider.Bounds{Options: provider.Settings{fieldAllowWatch: true}}},
 		"read-namespace":    {action: "read", resource: "prod/*"},
 		"watch-namespace":   {action: "read", resource: "prod/*", bounds: provider.Bounds{Options: provider.Settings{fieldAllowWatch: true}}},
 		"groups-namespace":  {action: "apply", resource: "prod/*", bounds: provider.Bounds{Options: provider.Settings{fieldIncludeGroups: []any{"argoproj.io"}}}},
@@ -120,7 +122,7 @@ func TestRefused(t *testing.T) {
 		says             string
 		bounds           provider.Bounds
 	}{
-		"no such action":            {action: "deploy", resource: "prod/*", field: "action", says: "apply"},
+		"no such action":            {action: "publish", resource: "prod/*", field: "action", says: "apply"},
 		"an action for humans":      {action: "impersonate", resource: "prod/serviceaccounts/web", field: "action"},
 		"no resource":               {action: "get", resource: "prod", field: "resource"},
 		"an empty namespace":        {action: "get", resource: "/pods", field: "resource"},

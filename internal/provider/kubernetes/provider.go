@@ -73,6 +73,7 @@ type cluster struct {
 
 	canary canary
 	looks  looks
+	bound  gathered[map[string][]binding] // by the minted accounts that they bind
 }
 
 func open(settings provider.Settings, facts provider.Facts, local pod) (*cluster, error) {

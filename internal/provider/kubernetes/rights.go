@@ -75,8 +75,11 @@ func compareRights(a, b right) int {
 	return cmp.Or(cmp.Compare(a.of, b.of), cmp.Compare(a.verb, b.verb))
 }
 
+// rightVerb is a verb as RBAC knows it: "*", a word, or a word of constrained impersonation.
+const rightVerb = `(?:\*|[a-z]+(?:-[a-z]+)*(?::[a-z-]+(?::(?:\*|[a-z]+))?)?)`
+
 // rightShape is how texts writes rights: verbs, and a path or a kind in a namespace.
-var rightShape = regexp.MustCompile(`\A([a-z*]+(?:,[a-z*]+)*) (/\S*|\*|\S+(?: named \S+)? in (?:[a-z0-9-]+|\*))\z`)
+var rightShape = regexp.MustCompile(`\A(` + rightVerb + `(?:,` + rightVerb + `)*) (/\S*|\*|\S+(?: named \S+)? in (?:[a-z0-9-]+|\*))\z`)
 
 // parseRights reads what texts writes. The error is an *invalid.Error.
 func parseRights(texts []string) (rights, error) {

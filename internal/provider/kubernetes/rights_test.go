@@ -23,6 +23,8 @@ func TestRightsBeyondTheFloor(t *testing.T) {
 			{Verbs: []string{"patch"}, APIGroups: []string{"apps"}, Resources: []string{"deployments/scale"}, ResourceNames: []string{"web", "db"}},
 			{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
 			{Verbs: []string{"delete"}, APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"selfsubjectaccessreviews"}},
+			{Verbs: []string{"impersonate:user-info"}, APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"users", "userextras/example.com/team"}},
+			{Verbs: []string{"impersonate-on:user-info:list", "impersonate-on:serviceaccount:*"}, APIGroups: []string{""}, Resources: []string{"pods"}},
 		},
 		NonResourceRules: []authorization.NonResourceRule{
 			{Verbs: []string{"get"}, NonResourceURLs: []string{"/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version", "/version/"}},
@@ -36,6 +38,9 @@ func TestRightsBeyondTheFloor(t *testing.T) {
 		"get /metrics",
 		"get,list pods/log in prod",
 		"get,list secrets in prod",
+		"impersonate-on:serviceaccount:*,impersonate-on:user-info:list pods in prod",
+		"impersonate:user-info userextras.authentication.k8s.io/example.com/team in prod",
+		"impersonate:user-info users.authentication.k8s.io in prod",
 		"patch deployments.apps/scale named db in prod",
 		"patch deployments.apps/scale named web in prod",
 		"post *",
@@ -73,7 +78,7 @@ func TestTolerated(t *testing.T) {
 			t.Errorf("tolerating %q leaves %q, want %q", test.tolerated, rest, test.rest)
 		}
 	}
-	for _, text := range []string{"", "get", "secrets in prod", "get secrets", "get secrets in", "get secrets in prod; list pods in prod", "get  secrets in prod", "get secrets in Prod", "get secrets in p*", "get secrets in **", "get\nsecrets in prod"} {
+	for _, text := range []string{"", "get", "secrets in prod", "get secrets", "get secrets in", "get secrets in prod; list pods in prod", "get  secrets in prod", "get secrets in Prod", "get secrets in p*", "get secrets in **", "get\nsecrets in prod", "impersonate: users in prod", ":get secrets in prod", "impersonate-on::list pods in prod", "a:b:c:d pods in prod"} {
 		if _, err := parseRights([]string{text}); !errors.As(err, new(*invalid.Error)) {
 			t.Errorf("%q is tolerated: %v", text, err)
 		}
@@ -95,4 +100,24 @@ func TestRightsGiven(t *testing.T) {
 	if got := rightsGiven(everywhere, rules, asked).texts(); !slices.Equal(got, []string{"get /metrics", "list secrets in *", "list secrets in prod", "list secrets in staging"}) {
 		t.Errorf("a ClusterRoleBinding gives %q", got)
 	}
+}
+
+// What is read as a right is written as it was read, and means no other.
+func FuzzRights(f *testing.F) {
+	for _, seed := range []string{"get,list secrets in prod", "* *.* in *", "get /metrics", "impersonate-on:user-info:* pods named web in prod", "patch deployments.apps/scale named db in prod"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		read, err := parseRights([]string{text})
+		if err != nil {
+			if !errors.As(err, new(*invalid.Error)) {
+				t.Errorf("%q: %v", text, err)
+			}
+			return
+		}
+		again, err := parseRights(read.texts())
+		if err != nil || !slices.Equal(read, again) {
+			t.Errorf("%q is read as %q, and that as %q: %v", text, read.texts(), again.texts(), err)
+		}
+	})
 }

@@ -78,6 +78,7 @@ var secrets = kind{resource: "secrets"}
 var (
 	changing  = []string{"create", "patch", "update"}
 	owning    = []string{"patch", "update"}
+	deleting  = []string{"delete", "deletecollection"}
 	revealing = []string{"delete", "deletecollection", "patch"} // with dryRun=All they show what they leave as it is
 	reading   = []string{"get", "list", "watch"}
 )
