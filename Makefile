@@ -5,6 +5,9 @@ PLUGIN  := bin/vault-plugin-secrets-precision
 PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
 VERSION ?= v0.1.0
 FUZZTIME ?= 20s
+# The Kubernetes that tests run on: 1.34 or 1.37, each from a module of tests/tools.
+KUBERNETES ?= 1.34
+export PRECISION_KUBERNETES := $(KUBERNETES)
 SOAKTIME ?= 10m
 
 # Everything but the acceptance tests.
@@ -23,7 +26,7 @@ build: ## Build the plugin into bin/
 	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $(PACKAGE).Version=$(VERSION)" -o $(PLUGIN) ./cmd/vault-plugin-secrets-precision
 
 tools: ## Build or find the servers and tools that demo and tests use, once
-	@scripts/tools.sh vault minio etcd kube-apiserver postgresql awscli moto judge gotestsum staticcheck govulncheck
+	@scripts/tools.sh vault minio etcd kubernetes-$(KUBERNETES) helm postgresql awscli moto judge gotestsum staticcheck govulncheck
 
 demo: ## Watch one exact credential from "vault read" to dead, on real servers; or STORY=reset
 	@scripts/tools.sh vault $(if $(filter reset,$(STORY)),,minio)
@@ -38,7 +41,7 @@ dev: ## Start the same servers, and leave them running to play with
 	@.cache/bin/dev $(PLUGIN)
 
 test: ## Run all tests
-	@scripts/tools.sh vault minio etcd kube-apiserver postgresql awscli moto judge gotestsum
+	@scripts/tools.sh vault minio etcd kubernetes-$(KUBERNETES) helm postgresql awscli moto judge gotestsum
 	@rm -f $(PRECISION_FIGURES)
 	@$(MAKE) --no-print-directory unit acceptance chaos
 	@echo; echo "What the proofs counted:"; cat $(PRECISION_FIGURES)
@@ -48,7 +51,7 @@ unit: ## Run the unit tests, with the race detector
 	@gotestsum --format pkgname-and-test-fails -- -race $(UNITS)
 
 acceptance: ## Run the tests of the plugin in a real Vault, against real targets
-	@scripts/tools.sh vault minio etcd kube-apiserver postgresql awscli moto judge gotestsum
+	@scripts/tools.sh vault minio etcd kubernetes-$(KUBERNETES) helm postgresql awscli moto judge gotestsum
 	@gotestsum --format testname -- -race -count=1 -timeout 60m ./tests ./tests/judge ./tests/kubernetes ./tests/postgresql ./tests/vault
 
 chaos: ## Run the proofs that nothing outlives its lease, while things die

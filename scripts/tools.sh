@@ -34,12 +34,14 @@ clean_up() {
 trap clean_up EXIT
 trap 'clean_up; exit 130' INT TERM HUP
 
-package() {
+# packages NAME: what is built. A set of several programs is a folder of that name.
+packages() {
   case $1 in
     vault) echo github.com/hashicorp/vault ;;
     minio) echo github.com/minio/minio ;;
     etcd) echo go.etcd.io/etcd/server/v3 ;;
-    kube-apiserver) echo k8s.io/kubernetes/cmd/kube-apiserver ;;
+    kubernetes-*) echo k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kubectl} ;;
+    helm) echo helm.sh/helm/v4/cmd/helm ;;
     staticcheck) echo honnef.co/go/tools/cmd/staticcheck ;;
     govulncheck) echo golang.org/x/vuln/cmd/govulncheck ;;
     gotestsum) echo gotest.tools/gotestsum ;;
@@ -49,7 +51,7 @@ package() {
 
 module() {
   case $1 in
-    vault | minio | etcd | kube-apiserver) echo "tests/tools/$1" ;;
+    vault | minio | etcd | kubernetes-* | helm) echo "tests/tools/$1" ;;
     *) echo tests/tools/lint ;;
   esac
 }
@@ -58,7 +60,8 @@ expected() {
   case $1 in
     vault) echo "about 8 minutes on 2 cores, once" ;;
     minio) echo "about 2 minutes on 2 cores, once" ;;
-    kube-apiserver) echo "about 3 minutes on 2 cores, once" ;;
+    kubernetes-*) echo "about 6 minutes on 2 cores, once" ;;
+    helm) echo "about 2 minutes on 2 cores, once" ;;
     *) echo "less than a minute, once" ;;
   esac
 }
@@ -66,23 +69,27 @@ expected() {
 # flags NAME: what the linker is told; an API server does not start without a version.
 flags() {
   case $1 in
-    kube-apiserver) echo "-X k8s.io/component-base/version.gitVersion=$(sed -n 's|.*k8s.io/kubernetes \(v[0-9.]*\).*|\1|p' tests/tools/kube-apiserver/go.mod)" ;;
+    kubernetes-*) echo "-X k8s.io/component-base/version.gitVersion=$(sed -n 's|.*k8s.io/kubernetes \(v[0-9.]*\).*|\1|p' "tests/tools/$1/go.mod")" ;;
   esac
 }
 
 # build NAME: from its module, unless that has been done.
 build() {
-  local name=$1 folder made package
+  local name=$1 folder made packages output
   folder=$(module "$name")
-  package=$(package "$name")
+  read -ra packages <<<"$(packages "$name")"
+  output=$cache/bin/.$name.$$.new
   made=$(cat "$folder/go.mod" "$folder/go.sum" | cksum)
   if [[ -x $cache/bin/$name && $(cat "$cache/bin/$name.made" 2>/dev/null) == "$made" ]]; then
     return
   fi
+  if ((${#packages[@]} > 1)); then
+    mkdir "$output"
+  fi
   echo "tools: building $name ($(expected "$name"))"
   local started=$SECONDS
   # To a name of its own first: a build that is cut off leaves no half binary.
-  CGO_ENABLED=0 go build -C "$folder" -trimpath -buildvcs=false -ldflags "$(flags "$name")" -o "$cache/bin/.$name.$$.new" "$package" >"$cache/log/$name" 2>&1 &
+  CGO_ENABLED=0 go build -C "$folder" -trimpath -buildvcs=false -ldflags "$(flags "$name")" -o "$output" "${packages[@]}" >"$cache/log/$name" 2>&1 &
   local building=$!
   trap 'kill "$building" 2>/dev/null; exit 130' TERM
   while kill -0 "$building" 2>/dev/null; do
@@ -96,7 +103,8 @@ build() {
     tail -n 20 "$cache/log/$name" >&2
     return 1
   fi
-  mv "$cache/bin/.$name.$$.new" "$cache/bin/$name"
+  rm -rf "${cache:?}/bin/$name"
+  mv "$output" "$cache/bin/$name"
   echo "$made" >"$cache/bin/$name.made"
   echo "tools: $name is built ($((SECONDS - started)) s)"
 }

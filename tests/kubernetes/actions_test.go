@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	admission "k8s.io/api/admissionregistration/v1"
 	core "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -83,8 +85,10 @@ func TestEveryActionIsExact(t *testing.T) {
 		{"apply", "/services", nil, all(namespace, []string{"services"}, "get", "create", "patch")},
 		{"apply", "/configmaps/named", nil, one(namespace, "configmaps", "named", "get", "create", "patch")},
 		{"apply", "/widgets." + group, nil, all(namespace, []string{"widgets." + group}, "get", "create", "patch")},
-		{"write", "/configmaps", nil, all(namespace, []string{"configmaps"}, "create", "update", "patch", "delete")},
-		{"write", "/statefulsets.apps", nil, all(namespace, []string{"statefulsets.apps"}, "create", "update", "patch", "delete")},
+		{"write", "/configmaps", nil, all(namespace, []string{"configmaps"}, "get", "create", "update", "patch", "delete")},
+		{"write", "/statefulsets.apps", nil, all(namespace, []string{"statefulsets.apps"}, "get", "create", "update", "patch", "delete")},
+		{"deploy", "/*", nil, all(namespace, writable, "get", "list", "create", "update", "patch", "delete")},
+		{"deploy", "/*", watched, all(namespace, writable, "get", "list", "watch", "create", "update", "patch", "delete")},
 		{"read", "/pods/named", nil, one(namespace, "pods", "named", "get", "list")},
 		{"read", "/events", nil, all(namespace, []string{"events"}, "get", "list")},
 		{"read", "/*", watched, all(namespace, readable, "get", "list", "watch")},
@@ -162,7 +166,38 @@ func TestRestartNeedsItsPolicy(t *testing.T) {
 	}
 	m.revoke(minted)
 
+	tampered := 0
 	for what, change := range map[string]func(){
+		"a condition that is false": func() {
+			changePolicy(t, func(spec *admission.ValidatingAdmissionPolicySpec) { spec.MatchConditions[0].Expression = "false" })
+		},
+		"expressions that are true": func() {
+			changePolicy(t, func(spec *admission.ValidatingAdmissionPolicySpec) {
+				for i := range spec.Validations {
+					spec.Validations[i].Expression = "true"
+				}
+			})
+		},
+		"constraints that leave it out": func() {
+			changePolicy(t, func(spec *admission.ValidatingAdmissionPolicySpec) {
+				spec.MatchConstraints.ResourceRules[0].APIGroups = []string{"batch"}
+			})
+		},
+		"a selector of other namespaces": func() {
+			changePolicy(t, func(spec *admission.ValidatingAdmissionPolicySpec) {
+				spec.MatchConstraints.NamespaceSelector = &meta.LabelSelector{MatchLabels: map[string]string{"guarded": "yes"}}
+			})
+		},
+		"a binding of other namespaces": func() {
+			binding, err := bindings.Get(ctx, "precision-restart", meta.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			binding.Spec.MatchResources = &admission.MatchResources{NamespaceSelector: &meta.LabelSelector{MatchLabels: map[string]string{"guarded": "yes"}}}
+			if _, err := bindings.Update(ctx, binding, meta.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"no binding": func() {
 			if err := bindings.Delete(ctx, "precision-restart", meta.DeleteOptions{}); err != nil {
 				t.Fatal(err)
@@ -180,11 +215,89 @@ func TestRestartNeedsItsPolicy(t *testing.T) {
 		if err == nil {
 			m.revoke(minted)
 		}
-		if err := servers.Kubernetes.Apply(ctx, "admission-policy.yaml", ""); err != nil {
+		m.refuses("roles/restart", role, "restart", "precision-restart")
+		restorePolicy(t)
+		tampered++
+	}
+	figures.Log(t, "1 restart, %d other changes refused; refused at role write and at mint with a policy changed in %d ways", denied, tampered)
+}
+
+// changePolicy changes the policy for restarts.
+func changePolicy(t *testing.T, change func(*admission.ValidatingAdmissionPolicySpec)) {
+	t.Helper()
+	policies := servers.Kubernetes.AdmissionregistrationV1().ValidatingAdmissionPolicies()
+	policy, err := policies.Get(t.Context(), "precision-restart", meta.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	change(&policy.Spec)
+	if _, err := policies.Update(t.Context(), policy, meta.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// restorePolicy makes the policy for restarts, and its binding, as they are documented.
+func restorePolicy(t *testing.T) {
+	t.Helper()
+	ctx, api := t.Context(), servers.Kubernetes.AdmissionregistrationV1()
+	for _, err := range []error{
+		api.ValidatingAdmissionPolicyBindings().Delete(ctx, "precision-restart", meta.DeleteOptions{}),
+		api.ValidatingAdmissionPolicies().Delete(ctx, "precision-restart", meta.DeleteOptions{}),
+		servers.Kubernetes.Apply(ctx, "admission-policy.yaml", ""),
+	} {
+		if err != nil && !apierrors.IsNotFound(err) {
 			t.Fatal(err)
 		}
 	}
-	figures.Log(t, "1 restart, %d other changes refused; refused at role write and at mint without its policy", denied)
+}
+
+// A policy that is as documented, and that the API server does not ask, grants no restart:
+// the engine tries something else with the token before it hands it out.
+func TestRestartIsTriedFirst(t *testing.T) {
+	const namespace = "restarts-tried"
+	ctx := t.Context()
+	m := newMount(t, namespace)
+	_, own := guarded(t, namespace)
+	for _, name := range []string{"one", "every"} {
+		resource := namespace + "/deployments.apps"
+		if name == "one" {
+			resource += "/app"
+		}
+		m.write("roles/"+name, fields{"target": target, "action": "restart", "resource": resource, "ttl": "15m"})
+		m.revoke(m.mint(name + "/NOTHING-THERE")) // there is nothing to try it on
+	}
+	if _, err := own.Resource(workloads()[4].GroupVersionResource).Namespace(namespace).Create(ctx, restartable(t, workloads()[4], "app"), meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"one", "every"} {
+		m.revoke(m.mint(name + "/IN-FORCE"))
+	}
+	if err := servers.Kubernetes.Restart(ctx, "--disable-admission-plugins=ValidatingAdmissionPolicy"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := servers.Kubernetes.Restart(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}()
+	for _, name := range []string{"one", "every"} {
+		minted, err := m.tryMint(name + "/OFF")
+		m.wasRefused("a mint of "+name+" where the API server asks no policies", err, "precision-restart")
+		if err == nil {
+			m.revoke(minted)
+		}
+		m.nothingMinted(namespace)
+	}
+	figures.Log(t, "2 roles to restart minted where the policy refuses, and refused where the API server does not ask it")
+}
+
+// nothingMinted checks that a namespace has no binding of a grant.
+func (m *mount) nothingMinted(namespace string) {
+	m.t.Helper()
+	found, err := servers.Kubernetes.RbacV1().RoleBindings(namespace).List(m.t.Context(), meta.ListOptions{LabelSelector: "precision/grant"})
+	if err != nil || len(found.Items) > 0 {
+		m.t.Errorf("%d bindings of grants are there: %v", len(found.Items), err)
+	}
 }
 
 // A token is for the audiences that the role names.

@@ -90,8 +90,7 @@ refused() {
 set -x
 `
 
-// The page's commands do what it says: in a shell, with Vault's own command, and with
-// kubectl where there is one. A stand-in of a few commands runs them in any case.
+// The page's commands do what it says: in a shell, with Vault's own command and kubectl.
 func TestDocumentedCommandsWork(t *testing.T) {
 	root, err := lab.Repository()
 	if err != nil {
@@ -113,18 +112,12 @@ func TestDocumentedCommandsWork(t *testing.T) {
 	if commands < 15 || refusals < 5 {
 		t.Fatalf("%d commands and %d refusals were found on the page", commands, refusals)
 	}
-	ways := []string{""} // of finding kubectl
-	if kubectl, err := exec.LookPath("kubectl"); err == nil {
-		ways = append(ways, kubectl)
-	}
-	for _, kubectl := range ways {
-		runScript(t, root, preamble+text, kubectl)
-	}
-	figures.Log(t, "%d commands of the page, and %d that are refused, run in %d ways", commands, refusals, len(ways))
+	runScript(t, root, preamble+text)
+	figures.Log(t, "%d commands of the page, and %d that are refused", commands, refusals)
 }
 
 // runScript runs the page's commands as an administrator of both Vault and cluster.
-func runScript(t *testing.T, root, text, kubectl string) {
+func runScript(t *testing.T, root, text string) {
 	t.Helper()
 	ctx := t.Context()
 	// The namespace of the page, with what it has in every cluster.
@@ -148,20 +141,14 @@ func runScript(t *testing.T, root, text, kubectl string) {
 	if err := os.Mkdir(programs, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if kubectl == "" {
-		var err error
-		if kubectl, err = os.Executable(); err != nil { // see TestMain
-			t.Fatal(err)
-		}
-	}
-	for name, program := range map[string]string{"kubectl": kubectl, "vault": servers.Vault.Binary} {
+	for name, program := range map[string]string{"kubectl": servers.Kubernetes.Kubectl, "vault": servers.Vault.Binary} {
 		if err := os.Symlink(program, filepath.Join(programs, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	admin := filepath.Join(folder, "admin.kubeconfig")
 	for path, content := range map[string]string{
-		admin: adminConfig(t), filepath.Join(folder, "ca.crt"): servers.Kubernetes.CA,
+		admin: servers.Kubernetes.Kubeconfig(servers.Kubernetes.Admin.BearerToken, "default"), filepath.Join(folder, "ca.crt"): servers.Kubernetes.CA,
 	} {
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -175,19 +162,11 @@ func runScript(t *testing.T, root, text, kubectl string) {
 		"HOST="+servers.Kubernetes.Host, "VAULT_ADDR="+servers.Vault.Address, "VAULT_TOKEN="+servers.Vault.Root, "VAULT_CLI_NO_COLOR=1")
 	output, err := command.CombinedOutput()
 	if err != nil {
-		t.Errorf("the page's commands, with %s: %v\n%s", kubectl, err, output)
+		t.Errorf("the page's commands: %v\n%s", err, output)
 	}
 	if err := servers.Vault.Client.Sys().UnmountWithContext(ctx, "precision"); err != nil {
 		t.Error(err)
 	}
 	removePolicies(t)
 	time.Sleep(time.Second) // until the server has noticed
-}
-
-func adminConfig(t *testing.T) string {
-	t.Helper()
-	return fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"lab",
-"clusters":[{"name":"lab","cluster":{"server":%q,"certificate-authority-data":%q}}],
-"users":[{"name":"lab","user":{"token":%q}}],"contexts":[{"name":"lab","context":{"cluster":"lab","user":"lab"}}]}`,
-		servers.Kubernetes.Host, base64(servers.Kubernetes.CA), servers.Kubernetes.Admin.BearerToken)
 }

@@ -186,8 +186,8 @@ func TestNamedApplyCreatesOneObject(t *testing.T) {
 	figures.Log(t, "%d requests let through, %d refused, 1 object there", allowed, denied)
 }
 
-// The answer's kubeconfig works as it is, in the library that kubectl is made of and
-// in kubectl itself where there is one.
+// The answer's kubeconfig works as it is, in the library that kubectl is made of and in
+// kubectl itself.
 func TestKubeconfigWorks(t *testing.T) {
 	const namespace = "kubeconfig"
 	ctx := t.Context()
@@ -215,10 +215,7 @@ func TestKubeconfigWorks(t *testing.T) {
 	if current := parsed.Contexts[parsed.CurrentContext]; current == nil || current.Namespace != namespace {
 		t.Errorf("the kubeconfig's namespace is not %s: %+v", namespace, current)
 	}
-	kubectls := 0
-	if kubectl, err := exec.LookPath("kubectl"); err == nil {
-		kubectls = tryKubectl(t, kubectl, minted, namespace)
-	}
+	kubectls := tryKubectl(t, servers.Kubernetes.Kubectl, minted, namespace)
 	m.revoke(minted)
 	if err := serverSide(ctx, client, "/apis/apps/v1/namespaces/"+namespace+"/deployments/app", release(t, "app")); err == nil {
 		t.Error("the kubeconfig works after its lease has ended")

@@ -1,16 +1,19 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	authentication "k8s.io/api/authentication/v1"
@@ -22,16 +25,32 @@ import (
 	"k8s.io/client-go/rest"
 )
 
+// KubernetesVersion is the environment variable that chooses the Kubernetes that is
+// started, as a module of tests/tools has it: 1.34 or 1.37.
+const KubernetesVersion = "PRECISION_KUBERNETES"
+
+const defaultKubernetes = "1.34"
+
+// kubernetesTool finds a program of the chosen Kubernetes.
+func kubernetesTool(name string) (string, error) {
+	return tool(filepath.Join("kubernetes-"+cmp.Or(os.Getenv(KubernetesVersion), defaultKubernetes), name))
+}
+
 // Kubernetes is a real API server with its etcd, RBAC and admission. There is no
-// controller and no node: what is created stays as it is, and nothing runs.
+// controller but those of StartControllers, and no node: no container runs.
 type Kubernetes struct {
 	Host                 string       // the API server's URL
 	CA                   string       // PEM of what its certificate is signed by
 	Admin                *rest.Config // of the administrator, without a limit of its own
 	kubernetes.Interface              // as the administrator
 
+	Kubectl string // the path of kubectl
+	Helm    string // the path of helm
+
 	server *process
-	start  func() (*process, error)
+	start  func(more ...string) (*process, error)
+	run    func(name, binary string, environment []string, arguments ...string) (*process, error)
+	folder string
 }
 
 // administrator is a token that the server takes for the group that may do all.
@@ -50,7 +69,7 @@ func (l *Lab) startKubernetes(ctx context.Context) error {
 	if err := l.startEtcd(ctx, folder, etcd, fmt.Sprintf("http://127.0.0.1:%d", ports[1])); err != nil {
 		return err
 	}
-	binary, err := tool("kube-apiserver")
+	binary, err := kubernetesTool("kube-apiserver")
 	if err != nil {
 		return err
 	}
@@ -61,22 +80,28 @@ func (l *Lab) startKubernetes(ctx context.Context) error {
 	if err := os.WriteFile(tokens, []byte(administrator+",administrator,administrator,system:masters\n"), 0o600); err != nil {
 		return err
 	}
-	cluster := &Kubernetes{Host: fmt.Sprintf("https://127.0.0.1:%d", ports[2])}
+	cluster := &Kubernetes{Host: fmt.Sprintf("https://127.0.0.1:%d", ports[2]), run: l.run, folder: folder}
+	if cluster.Kubectl, err = kubernetesTool("kubectl"); err != nil {
+		return err
+	}
+	if cluster.Helm, err = tool("helm"); err != nil {
+		return err
+	}
 	certificates := filepath.Join(folder, "certificates")
-	cluster.start = func() (*process, error) {
-		return l.run("kube-apiserver", binary, nil,
-			"--etcd-servers="+etcd,
+	cluster.start = func(more ...string) (*process, error) {
+		return l.run("kube-apiserver", binary, nil, append([]string{
+			"--etcd-servers=" + etcd,
 			"--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", fmt.Sprintf("--secure-port=%d", ports[2]),
-			"--cert-dir="+certificates,
+			"--cert-dir=" + certificates,
 			"--authorization-mode=RBAC",
-			"--token-auth-file="+tokens,
+			"--token-auth-file=" + tokens,
 			"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-			"--service-account-key-file="+key, "--service-account-signing-key-file="+key,
+			"--service-account-key-file=" + key, "--service-account-signing-key-file=" + key,
 			"--service-cluster-ip-range=10.0.0.0/24",
 			"--endpoint-reconciler-type=none", // which takes no loopback address
 			"--allow-privileged=true",         // as every cluster does: what stops a privileged pod is admission
 			"--profiling=false",
-		)
+		}, more...)...)
 	}
 	server, err := cluster.start()
 	if err != nil {
@@ -146,10 +171,10 @@ func (k *Kubernetes) ready(ctx context.Context, certificate string) error {
 // Stop stops the API server; Restart starts it again, with what etcd has.
 func (k *Kubernetes) Stop() { k.server.stop() }
 
-// Restart stops the API server, if it runs, and starts it anew.
-func (k *Kubernetes) Restart(ctx context.Context) error {
+// Restart stops the API server, if it runs, and starts it again, with further arguments.
+func (k *Kubernetes) Restart(ctx context.Context, more ...string) error {
 	k.server.stop()
-	server, err := k.start()
+	server, err := k.start(more...)
 	if err != nil {
 		return err
 	}
@@ -183,4 +208,32 @@ func (k *Kubernetes) Token(ctx context.Context, namespace, account string, life 
 		return "", err
 	}
 	return made.Status.Token, nil
+}
+
+// StartControllers starts the controller manager with some of its controllers, and returns
+// what stops it.
+func (k *Kubernetes) StartControllers(controllers ...string) (stop func(), err error) {
+	binary, err := kubernetesTool("kube-controller-manager")
+	if err != nil {
+		return nil, err
+	}
+	config := filepath.Join(k.folder, "controllers.kubeconfig")
+	if err := os.WriteFile(config, []byte(k.Kubeconfig(k.Admin.BearerToken, "default")), 0o600); err != nil {
+		return nil, err
+	}
+	manager, err := k.run("kube-controller-manager", binary, nil,
+		"--kubeconfig="+config, "--controllers="+strings.Join(controllers, ","), "--leader-elect=false", "--secure-port=0",
+		"--service-account-private-key-file="+filepath.Join(k.folder, "service-accounts.key"))
+	if err != nil {
+		return nil, err
+	}
+	return manager.stop, nil
+}
+
+// Kubeconfig is a client's configuration with a token.
+func (k *Kubernetes) Kubeconfig(token, namespace string) string {
+	return fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"lab",
+"clusters":[{"name":"lab","cluster":{"server":%q,"certificate-authority-data":%q}}],
+"users":[{"name":"lab","user":{"token":%q}}],"contexts":[{"name":"lab","context":{"cluster":"lab","user":"lab","namespace":%q}}]}`,
+		k.Host, base64.StdEncoding.EncodeToString([]byte(k.CA)), token, namespace)
 }
