@@ -141,7 +141,11 @@ func runScript(t *testing.T, root, text string) {
 	if err := os.Mkdir(programs, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, program := range map[string]string{"kubectl": servers.Kubernetes.Kubectl, "vault": servers.Vault.Binary} {
+	kubectl, err := servers.Kubernetes.Kubectl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, program := range map[string]string{"kubectl": kubectl, "vault": servers.Vault.Binary} {
 		if err := os.Symlink(program, filepath.Join(programs, name)); err != nil {
 			t.Fatal(err)
 		}

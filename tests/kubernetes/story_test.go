@@ -215,7 +215,11 @@ func TestKubeconfigWorks(t *testing.T) {
 	if current := parsed.Contexts[parsed.CurrentContext]; current == nil || current.Namespace != namespace {
 		t.Errorf("the kubeconfig's namespace is not %s: %+v", namespace, current)
 	}
-	kubectls := tryKubectl(t, servers.Kubernetes.Kubectl, minted, namespace)
+	kubectl, err := servers.Kubernetes.Kubectl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kubectls := tryKubectl(t, kubectl, minted, namespace)
 	m.revoke(minted)
 	if err := serverSide(ctx, client, "/apis/apps/v1/namespaces/"+namespace+"/deployments/app", release(t, "app")); err == nil {
 		t.Error("the kubeconfig works after its lease has ended")

@@ -78,7 +78,7 @@ func TestToolsWorkAsDocumented(t *testing.T) {
 }
 
 // toolBench is a folder with a credential's kubeconfig and what commands name.
-type toolBench struct{ folder, namespace string }
+type toolBench struct{ folder, namespace, kubectl, helm string }
 
 const manifestOfApp = `apiVersion: apps/v1
 kind: Deployment
@@ -101,6 +101,13 @@ spec:
 func newToolBench(t *testing.T, minted credential, namespace string) toolBench {
 	t.Helper()
 	bench := toolBench{folder: t.TempDir(), namespace: namespace}
+	var err error
+	if bench.kubectl, err = servers.Kubernetes.Kubectl(); err != nil {
+		t.Fatal(err)
+	}
+	if bench.helm, err = servers.Kubernetes.Helm(); err != nil {
+		t.Fatal(err)
+	}
 	for name, content := range map[string]string{
 		"kubeconfig": minted.text("kubeconfig"),
 		"app.yaml":   fmt.Sprintf(manifestOfApp, "app", 2), "new.yaml": fmt.Sprintf(manifestOfApp, "new", 1),
@@ -163,9 +170,9 @@ func (b toolBench) run(ctx context.Context, command string) (string, error) {
 	limited, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	name, rest, _ := strings.Cut(command, " ")
-	program := servers.Kubernetes.Kubectl
+	program := b.kubectl
 	if name == "helm" {
-		program = servers.Kubernetes.Helm
+		program = b.helm
 	}
 	made := exec.CommandContext(limited, "sh", "-c", "exec "+program+" "+rest)
 	made.Dir = b.folder

@@ -44,9 +44,6 @@ type Kubernetes struct {
 	Admin                *rest.Config // of the administrator, without a limit of its own
 	kubernetes.Interface              // as the administrator
 
-	Kubectl string // the path of kubectl
-	Helm    string // the path of helm
-
 	server *process
 	start  func(more ...string) (*process, error)
 	run    func(name, binary string, environment []string, arguments ...string) (*process, error)
@@ -81,12 +78,6 @@ func (l *Lab) startKubernetes(ctx context.Context) error {
 		return err
 	}
 	cluster := &Kubernetes{Host: fmt.Sprintf("https://127.0.0.1:%d", ports[2]), run: l.run, folder: folder}
-	if cluster.Kubectl, err = kubernetesTool("kubectl"); err != nil {
-		return err
-	}
-	if cluster.Helm, err = tool("helm"); err != nil {
-		return err
-	}
 	certificates := filepath.Join(folder, "certificates")
 	cluster.start = func(more ...string) (*process, error) {
 		return l.run("kube-apiserver", binary, nil, append([]string{
@@ -237,3 +228,9 @@ func (k *Kubernetes) Kubeconfig(token, namespace string) string {
 "users":[{"name":"lab","user":{"token":%q}}],"contexts":[{"name":"lab","context":{"cluster":"lab","user":"lab","namespace":%q}}]}`,
 		k.Host, base64.StdEncoding.EncodeToString([]byte(k.CA)), token, namespace)
 }
+
+// Kubectl is the path of kubectl.
+func (k *Kubernetes) Kubectl() (string, error) { return kubernetesTool("kubectl") }
+
+// Helm is the path of helm.
+func (k *Kubernetes) Helm() (string, error) { return tool("helm") }
