@@ -5,8 +5,8 @@ PLUGIN  := bin/vault-plugin-secrets-precision
 PACKAGE := github.com/precision-access/vault-plugin-secrets-precision
 VERSION ?= v0.1.0
 FUZZTIME ?= 20s
-# The Kubernetes that tests run on: 1.34 or 1.37, each from a module of tests/tools.
-KUBERNETES ?= 1.34
+# The Kubernetes that tests run on: 1.37 or 1.34, each from a module of tests/tools.
+KUBERNETES ?= 1.37
 export PRECISION_KUBERNETES := $(KUBERNETES)
 SOAKTIME ?= 10m
 

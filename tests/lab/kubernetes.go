@@ -29,7 +29,7 @@ import (
 // started, as a module of tests/tools has it: 1.34 or 1.37.
 const KubernetesVersion = "PRECISION_KUBERNETES"
 
-const defaultKubernetes = "1.34"
+const defaultKubernetes = "1.37"
 
 // kubernetesTool finds a program of the chosen Kubernetes.
 func kubernetesTool(name string) (string, error) {
