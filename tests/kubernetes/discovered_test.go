@@ -77,8 +77,12 @@ type right struct {
 // expectation says what is granted beyond the floor.
 type expectation func(right) bool
 
-// floor is what every account of a default server may do: ask about itself.
+// floor is what every account of a default server may do: ask about itself, and read
+// the certificates that the cluster trusts.
 func floor(r right) bool {
+	if r.resource == "clustertrustbundles.certificates.k8s.io" {
+		return slices.Contains([]string{"get", "list", "watch"}, r.verb)
+	}
 	return r.verb == "create" && slices.Contains([]string{
 		"selfsubjectaccessreviews.authorization.k8s.io", "selfsubjectrulesreviews.authorization.k8s.io", "selfsubjectreviews.authentication.k8s.io",
 	}, r.resource)

@@ -73,10 +73,7 @@ func (m *mount) migrate(s *shop, one migration) string {
 	t := m.t
 	t.Helper()
 	fields := map[string]any{"action": "RUN", "resource": s.name, "command": one.text, "run_as": owner,
-		"run_once": true}
-	if path := one.header["search_path"]; path != "" {
-		fields["search_path"] = path
-	}
+		"run_once": true, "search_path": one.header["search_path"]}
 	answer, err := m.tryRole("migrate", fields)
 	if want := one.header["refused"]; want != "" {
 		if err == nil {

@@ -135,12 +135,17 @@ func rulesIn(status authorization.SubjectRulesReviewStatus) []rbac.PolicyRule {
 }
 
 // floor is what every account of a cluster has as it is installed: it may ask what
-// itself may do, and read what the API server offers.
+// itself may do, read what the API server offers, and read the certificates that the
+// cluster trusts.
 // https://kubernetes.io/docs/reference/access-authn-authz/rbac/#discovery-roles
 var floor = map[string][]string{
 	"selfsubjectaccessreviews.authorization.k8s.io": {"create"},
 	"selfsubjectrulesreviews.authorization.k8s.io":  {"create"},
 	"selfsubjectreviews.authentication.k8s.io":      {"create"},
+
+	// Of the ClusterRole system:cluster-trust-bundle-discovery, since Kubernetes 1.37.
+	// https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#cluster-trust-bundles
+	"clustertrustbundles.certificates.k8s.io": {"get", "list", "watch"},
 
 	"/api": {"get"}, "/api/*": {"get"}, "/apis": {"get"}, "/apis/*": {"get"},
 	"/openapi": {"get"}, "/openapi/*": {"get"},

@@ -18,6 +18,7 @@ func TestRightsBeyondTheFloor(t *testing.T) {
 		ResourceRules: []authorization.ResourceRule{
 			{Verbs: []string{"create"}, APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"selfsubjectaccessreviews", "selfsubjectrulesreviews"}},
 			{Verbs: []string{"create"}, APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"selfsubjectreviews"}},
+			{Verbs: []string{"get", "list", "watch", "update"}, APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"clustertrustbundles"}},
 			{Verbs: []string{"list"}, APIGroups: []string{""}, Resources: []string{"secrets"}},
 			{Verbs: []string{"get", "list"}, APIGroups: []string{""}, Resources: []string{"secrets", "pods/log"}},
 			{Verbs: []string{"patch"}, APIGroups: []string{"apps"}, Resources: []string{"deployments/scale"}, ResourceNames: []string{"web", "db"}},
@@ -45,6 +46,7 @@ func TestRightsBeyondTheFloor(t *testing.T) {
 		"patch deployments.apps/scale named web in prod",
 		"post *",
 		"post /version",
+		"update clustertrustbundles.certificates.k8s.io in prod",
 	}
 	if texts := slices.Sorted(slices.Values(got.texts())); !slices.Equal(texts, want) {
 		t.Errorf("got %q\nwant %q", texts, want)

@@ -92,6 +92,9 @@ func want(granted scope.Scope, bounds provider.Bounds, database string) (wanted,
 	case bounds.SourceIP.IsValid():
 		return wanted{}, invalid.Hidden("bound_source_ip", "which address a login may come from is for pg_hba.conf to say", "leave it out")
 	}
+	if err := asked.takesAll(bounds.Options); err != nil {
+		return wanted{}, err
+	}
 	var err error
 	if asked.on, err = parseResource("resource", kind, granted.Resource()); err != nil {
 		return wanted{}, err
@@ -121,13 +124,18 @@ func want(granted scope.Scope, bounds provider.Bounds, database string) (wanted,
 	return asked, asked.options(bounds.Options, database)
 }
 
-// options reads what the role says beside its scope.
-func (w *wanted) options(options provider.Settings, database string) error {
+// takesAll says whether the action takes every field that the role has.
+func (w *wanted) takesAll(options provider.Settings) error {
 	for _, field := range slices.Sorted(maps.Keys(options)) {
 		if takers, limited := takes[field]; limited && set(options, field) && !slices.Contains(takers, w.action) {
 			return invalid.Hidden(field, w.verb()+" does not take it", "leave it out")
 		}
 	}
+	return nil
+}
+
+// options reads what the role says beside its scope.
+func (w *wanted) options(options provider.Settings, database string) error {
 	w.limit = defaultLimit
 	if limit, given := options.Number(fieldLimit); given {
 		if limit < 1 || limit > mostLimit {

@@ -278,21 +278,36 @@ func (h *hints) custom(ctx context.Context) error {
 	}
 	tell("the command", h.spec.Command)
 	schemas, names := h.mentioned()
-	return textsBeside(ctx, h.q, schemas, names, tell)
+	warnings, err := textsBeside(ctx, h.q, schemas, names, tell)
+	h.warnings = append(h.warnings, warnings...)
+	return err
 }
 
 // textsBeside tells the texts of what runs beside a statement that names relations and
-// functions, and of the functions that those call.
-func textsBeside(ctx context.Context, q querier, schemas, names []string, tell func(who, text string)) error {
+// functions, and of the functions that those call. To print a view the server locks it,
+// and who may LOCK it could keep everybody from writing a role: it is waited for briefly,
+// and then the answer is a warning.
+func textsBeside(ctx context.Context, q querier, schemas, names []string, tell func(who, text string)) ([]string, error) {
+	tx, err := q.Begin(ctx)
+	if err != nil {
+		return nil, said("look for settings that are read", err)
+	}
+	defer func() { _ = tx.Rollback(ctx) }() // it only reads
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+literal(milliseconds(cleanupLockTimeout))); err != nil {
+		return nil, said("look for settings that are read", err)
+	}
 	seen := []string{}
 	for range maxDepth {
-		rows, err := q.Query(ctx, looksAtSQL, schemas, names, seen)
+		rows, err := tx.Query(ctx, looksAtSQL, schemas, names, seen)
 		if err != nil {
-			return said("look for settings that are read", err)
+			return nil, said("look for settings that are read", err)
 		}
 		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Who, Text string }])
+		if isState(err, lockNotAvailable) {
+			return []string{"somebody has locked what is named here, so that which settings its views and rules read is not known: write the role again later"}, nil
+		}
 		if err != nil {
-			return said("look for settings that are read", err)
+			return nil, said("look for settings that are read", err)
 		}
 		schemas, names = nil, nil
 		for _, one := range found {
@@ -304,26 +319,26 @@ func textsBeside(ctx context.Context, q querier, schemas, names []string, tell f
 			}
 		}
 		if len(names) == 0 {
-			return nil
+			return nil, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // settingsBeside warns of the custom settings that decide what comes of an action on a
 // relation: nobody can pin them, since the credential's holder sends the statements.
 func settingsBeside(ctx context.Context, q querier, on resource) ([]string, error) {
-	var warnings []string
+	var read []string
 	told := map[string]bool{}
-	err := textsBeside(ctx, q, []string{on.schema}, []string{on.name}, func(who, text string) {
+	warnings, err := textsBeside(ctx, q, []string{on.schema}, []string{on.name}, func(who, text string) {
 		for _, name := range settingsIn(settingRead, text) {
 			if !told[name] {
 				told[name] = true
-				warnings = append(warnings, fmt.Sprintf("the credential can set %s, which %s reads: a RUN can pin it", name, who))
+				read = append(read, fmt.Sprintf("the credential can set %s, which %s reads: a RUN can pin it", name, who))
 			}
 		}
 	})
-	return warnings, err
+	return append(warnings, read...), err
 }
 
 // mentioned are the names that a command has, with each schema that they may be in.
