@@ -139,7 +139,7 @@ func waysAround() map[string]fields {
 		"a sysctl":            {"securityContext": fields{"sysctls": []any{fields{"name": "kernel.shm_rmid_forced", "value": "1"}}}},
 		"a device claim":      {"resourceClaims": []any{fields{"name": "gpu", "resourceClaimName": "gpu"}}},
 		"hostProcess": {"hostNetwork": true, "os": fields{"name": "windows"}, "volumes": nil, "securityContext": fields{
-			"windowsOptions": fields{"hostProcess": true, "runAsUserName": "system"}}},
+			"seccompProfile": nil, "windowsOptions": fields{"hostProcess": true, "runAsUserName": "system"}}},
 	}
 	for name, source := range map[string]fields{
 		"secret":           {"secret": fields{"secretName": "s"}},

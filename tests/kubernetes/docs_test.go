@@ -81,7 +81,7 @@ refused() {
     fi
     sleep 0.5
   done
-  if ! grep -qiE 'forbidden|unauthorized|must be logged in|window is closed|not a task' refusal; then
+  if ! grep -qiE 'forbidden|unauthorized|must be logged in|provide credentials|window is closed|not a task' refusal; then
     echo "failed for another reason: $*" >&2
     cat refusal >&2
     exit 1
