@@ -22,14 +22,17 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
-// heldBack is a request whose body has not come yet: the server has asked whether its
-// sender may send it, and waits.
+// heldBack is a request whose body has not come yet: the server has authorized it, and
+// waits for the body.
 type heldBack struct {
 	connection net.Conn
+	answers    *bufio.Reader
 	rest       string
 }
 
-// holdBack sends a request but for the end of its body.
+// holdBack sends a request but for the end of its body. It returns when the server asks for
+// the body: with "100 Continue", after it has authorized the request.
+// https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
 func holdBack(token, method, path, contentType, body string) (*heldBack, error) {
 	authorities := x509.NewCertPool()
 	authorities.AppendCertsFromPEM([]byte(servers.Kubernetes.CA))
@@ -39,9 +42,24 @@ func holdBack(token, method, path, contentType, body string) (*heldBack, error) 
 		return nil, err
 	}
 	half := len(body) / 2
-	_, err = fmt.Fprintf(connection, "%s %s HTTP/1.1\r\nHost: kubernetes\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
-		method, path, token, contentType, len(body), body[:half])
-	return &heldBack{connection, body[half:]}, err
+	if err := connection.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		return nil, err
+	}
+	_, err = fmt.Fprintf(connection, "%s %s HTTP/1.1\r\nHost: kubernetes\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n"+
+		"Expect: 100-continue\r\n\r\n", method, path, token, contentType, len(body))
+	if err != nil {
+		return nil, err
+	}
+	answers := bufio.NewReader(connection)
+	asked, err := answers.ReadString('\n')
+	if err != nil || !strings.HasPrefix(asked, "HTTP/1.1 100 ") {
+		return nil, fmt.Errorf("the server does not ask for the body: %q, %w", asked, err)
+	}
+	if _, err := answers.ReadString('\n'); err != nil { // the empty line
+		return nil, err
+	}
+	_, err = connection.Write([]byte(body[:half]))
+	return &heldBack{connection, answers, body[half:]}, err
 }
 
 // finish sends the rest, and returns the status of the answer.
@@ -53,7 +71,7 @@ func (h *heldBack) finish() (int, error) {
 	if _, err := h.connection.Write([]byte(h.rest)); err != nil {
 		return 0, err
 	}
-	answer, err := http.ReadResponse(bufio.NewReader(h.connection), nil)
+	answer, err := http.ReadResponse(h.answers, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -149,7 +167,6 @@ func (m *mount) heldBackOver(namespace, name string, later []time.Duration, revo
 		}
 		all = append(all, held)
 	}
-	time.Sleep(500 * time.Millisecond) // until the server has asked whether they may
 	if revoke {
 		m.revoke(minted)
 	} else {

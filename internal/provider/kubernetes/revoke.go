@@ -196,12 +196,17 @@ func (c *cluster) cutOff(ctx context.Context, from binding, at place) error {
 		path = rbacPath(from.Metadata.Namespace, "rolebindings") + "/" + from.Metadata.Name
 	}
 	rest := slices.DeleteFunc(slices.Clone(from.Subjects), func(subject rbac.Subject) bool { return c.isAccount(subject, at.name) })
+	version := from.Metadata.ResourceVersion
 	if len(rest) == 0 {
-		if err := c.client.deleteObject(ctx, bindingKind, path); err == nil {
+		err := c.client.deleteObject(ctx, bindingKind, path)
+		if err == nil {
 			return nil
 		}
+		if kept := (*heldError)(nil); errors.As(err, &kept) {
+			version = "" // it is being deleted, which has changed its version
+		}
 	}
-	return c.dropSubject(ctx, path, rest, from.Metadata.ResourceVersion)
+	return c.dropSubject(ctx, path, rest, version)
 }
 
 // dropSubject leaves the subjects of a binding that are given, none for nil, unless it has
