@@ -80,7 +80,8 @@ func (h *heldBack) finish() (int, error) {
 }
 
 // heldBackRequests are requests of each way to write, on objects of their own. There has
-// to be a config map "<name>-put", "<name>-patch" and "<name>-delete".
+// to be a config map of each name but "<name>-post": for what apply creates, the API server
+// itself asks again.
 func heldBackRequests(token, namespace, name string) (map[string]*heldBack, error) {
 	const object = `{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":%q},"data":{"by":"held-back"}}`
 	path := "/api/v1/namespaces/" + namespace + "/configmaps"
@@ -104,7 +105,7 @@ func heldBackRequests(token, namespace, name string) (map[string]*heldBack, erro
 
 func makeHeldBackObjects(t *testing.T, namespace, name string) {
 	t.Helper()
-	for _, way := range []string{"put", "patch", "delete"} {
+	for _, way := range []string{"put", "patch", "apply", "delete"} {
 		object := &core.ConfigMap{ObjectMeta: meta.ObjectMeta{Name: name + "-" + way}}
 		if _, err := servers.Kubernetes.CoreV1().ConfigMaps(namespace).Create(t.Context(), object, meta.CreateOptions{}); err != nil {
 			t.Fatal(err)
