@@ -70,7 +70,10 @@ func TestDiffers(t *testing.T) {
 
 func TestRun(t *testing.T) {
 	t.Parallel()
-	stage := Stage{People: map[string][]string{"alice": {"VAULT_TOKEN=it's hers"}}}
+	stage := Stage{
+		Environment: []string{"VAULT_ADDR=here"},
+		People:      map[string][]string{"alice": {"VAULT_TOKEN=it's hers", "VAULT_ADDR=there"}},
+	}
 	folder, variables := t.TempDir(), t.TempDir()+"/variables"
 	for _, test := range []struct {
 		step   step
@@ -80,6 +83,8 @@ func TestRun(t *testing.T) {
 		{step{script: "ID=$(printf 'a b')"}, "", false},
 		{step{person: "alice", script: `echo "$ID $VAULT_TOKEN"`}, "a b it's hers", false},
 		{step{script: `echo "[$VAULT_TOKEN]" $ID`}, "[] a b", false},
+		{step{person: "alice", script: `echo $VAULT_ADDR`}, "there", false},
+		{step{script: `echo $VAULT_ADDR`}, "here", false},
 		{step{script: "echo gone >&2; false"}, "gone", true},
 		{step{script: "false | cat"}, "", true},
 		{step{script: "false\necho on"}, "", true},

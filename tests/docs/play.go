@@ -123,19 +123,26 @@ func (s Stage) knows(steps []step) error {
 }
 
 // wrapper runs a command with the variables of those before it, and leaves its own.
-// What belongs to a person is not passed on.
+// A person's own variables, such as the address of another server, are not passed on.
 const wrapper = `
 set -a
 if [ -e "$PLAY_VARIABLES" ]; then . "$PLAY_VARIABLES"; fi
 eval "$PLAY_PERSON"
 set -o pipefail
-trap 'status=$?; export -p | grep -vE "^declare -x (PLAY_|VAULT_TOKEN=|PATH=|SHLVL|OLDPWD|PWD)" >"$PLAY_VARIABLES"; exit $status' EXIT
+trap 'status=$?; export -p | grep -vE "^declare -x (PLAY_|($PLAY_PRIVATE)=|PATH=|SHLVL|OLDPWD|PWD)" >"$PLAY_VARIABLES"; exit $status' EXIT
 eval "$PLAY_SCRIPT"
 `
 
 // run runs a command, and returns what it has printed, errors included.
 func (s Stage) run(t *testing.T, step step, folder, variables string) (printed []string, failed bool) {
 	t.Helper()
+	private := map[string]bool{"VAULT_TOKEN": true}
+	for _, variables := range s.People {
+		for _, variable := range variables {
+			name, _, _ := strings.Cut(variable, "=")
+			private[name] = true
+		}
+	}
 	var person strings.Builder
 	for _, variable := range s.People[step.person] {
 		name, value, _ := strings.Cut(variable, "=")
@@ -148,7 +155,8 @@ func (s Stage) run(t *testing.T, step step, folder, variables string) (printed [
 	command := exec.CommandContext(t.Context(), "bash", "-c", wrapper)
 	command.Dir = folder
 	command.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + folder, "LC_ALL=C.UTF-8", "VAULT_CLI_NO_COLOR=1"}, s.Environment...)
-	command.Env = append(command.Env, "PLAY_VARIABLES="+variables, "PLAY_PERSON="+person.String(), "PLAY_SCRIPT="+script)
+	command.Env = append(command.Env, "PLAY_VARIABLES="+variables, "PLAY_PRIVATE="+strings.Join(slices.Sorted(maps.Keys(private)), "|"),
+		"PLAY_PERSON="+person.String(), "PLAY_SCRIPT="+script)
 	output, err := command.CombinedOutput()
 	if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
