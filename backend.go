@@ -201,6 +201,7 @@ func (b *backend) HandleExistenceCheck(ctx context.Context, req *logical.Request
 func (b *backend) invalidate(_ context.Context, key string) {
 	if name, ok := strings.CutPrefix(key, configPrefix); ok {
 		b.targets.drop(name)
+		b.frozen.drop(frozenNow) // which knows what system a target is
 		b.needed.forget()
 	}
 	if name, ok := strings.CutPrefix(key, rolePrefix); ok {

@@ -76,10 +76,17 @@ func (b *backend) storedFreezes(ctx context.Context, storage logical.Storage) (a
 			case err == nil && freeze.Subject != subject:
 				freeze = unreadableFreeze(subject, stored.ErrDamaged)
 			}
-			if err == nil {
-				found[subject] = freeze
+			if err != nil {
+				return err
 			}
-			return err
+			if subject.Kind == admission.FreezeTarget && freeze.System == "" {
+				// Its record does not say, and others that are the same system must be held, too.
+				if opened, err := b.openTarget(ctx, storage, subject.Name); err == nil {
+					freeze.System = opened.system
+				}
+			}
+			found[subject] = freeze
+			return nil
 		}
 		if err := read(admission.Subject{Kind: admission.FreezeAll}); err != nil {
 			return nil, err
@@ -125,32 +132,41 @@ func (b *backend) thaw() {
 }
 
 // freeze puts a freeze in force, unless its subject is frozen already: then it
-// returns the one that is. Where storage does not take it, it is in force in memory, see heldFreezes.
+// returns the one that is, which learns of its target's system where it did not know it.
+// Where storage does not take it, it is in force in memory, see heldFreezes.
 func (b *backend) freeze(ctx context.Context, storage logical.Storage, wanted admission.Freeze) (inForce admission.Freeze, already bool, err error) {
 	b.freezing.Lock()
 	defer b.freezing.Unlock()
-	if held, known := b.held.get(wanted.Subject); known {
-		return held, true, nil
+	defer b.thaw() // on an error too: storage may have taken the write
+	inForce, already = b.held.get(wanted.Subject)
+	if already {
+		if inForce.System == "" {
+			inForce.System = wanted.System
+			b.held.add(inForce)
+		}
+		return inForce, true, nil
 	}
-	found, err := readEntry[admission.Freeze](ctx, storage, freezeKey(wanted.Subject), errNoFreeze)
+	inForce, err = readEntry[admission.Freeze](ctx, storage, freezeKey(wanted.Subject), errNoFreeze)
 	switch {
-	case err == nil:
-		b.thaw() // as if it had been written
-		return found, true, nil
 	case errors.Is(err, stored.ErrNewer):
 		return unreadableFreeze(wanted.Subject, err), true, nil
+	case err == nil && (inForce.System != "" || wanted.System == ""):
+		return inForce, true, nil
+	case err == nil:
+		already, inForce.System = true, wanted.System
+	default:
+		inForce = wanted
 	}
 	if err == nil || errors.Is(err, errNoFreeze) || errors.Is(err, stored.ErrDamaged) {
-		err = writeEntry(ctx, storage, freezeKey(wanted.Subject), wanted)
+		err = writeEntry(ctx, storage, freezeKey(wanted.Subject), inForce)
 	}
 	if err != nil && b.mayHold(err) {
-		b.held.add(wanted)
+		b.held.add(inForce)
 		b.persistHeld(storage)
 		b.Logger().Error("a freeze is in force in memory only: storage does not take it; that is tried again", "subject", wanted.Subject.String(), "error", err)
 		err = nil
 	}
-	b.thaw() // on an error too: storage may have taken the write
-	return wanted, false, err
+	return inForce, already, err
 }
 
 // unfreeze lifts a freeze, and keeps it as a record. The error is errNoFreeze where

@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/vault/sdk/logical"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/admission/approval"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 )
 
@@ -299,4 +301,59 @@ func TestFreezeHoldsOtherTargetsOfTheSystem(t *testing.T) {
 	}
 	e.do(logical.UpdateOperation, "unfreeze", map[string]any{"target": "first", "reason": "over"})
 	e.do(logical.ReadOperation, "creds/second/T-1", nil)
+}
+
+// A second freeze of a target says of the other targets that are the same system what is so: they are frozen once the
+// freeze knows the system, and not where it is of what the target was before.
+func TestASecondFreezeLearnsOfTheSystem(t *testing.T) {
+	e, _ := newPlacedEngine(t)
+	t.Cleanup(func() { e.Cleanup(context.Background()) })
+	for name, where := range map[string]string{"first": "here", "second": "here", "third": "elsewhere"} {
+		e.do(logical.CreateOperation, "config/"+name, map[string]any{"type": "fake", "where": where})
+		e.do(logical.CreateOperation, "roles/"+name, map[string]any{"target": name, "action": "reset", "resource": "one"})
+	}
+	subject := admission.Subject{Kind: admission.FreezeTarget, Name: "first"}
+	old := admission.Freeze{ID: newFreezeID(time.Now()), Subject: subject, By: approval.Decision{At: time.Now(), Reason: "INC-7"}}
+	if err := writeEntry(t.Context(), e.storage, freezeKey(subject), old); err != nil {
+		t.Fatal(err)
+	}
+	freeze := func() (warnings string) {
+		t.Helper()
+		answer := e.do(logical.UpdateOperation, "freeze", map[string]any{"target": "first", "reason": "INC-8"})
+		if answer.Data["id"] != old.ID || answer.Data["reason"] != "INC-7" {
+			t.Errorf("the freeze that was there became %v", answer.Data)
+		}
+		return strings.Join(answer.Warnings, "\n")
+	}
+	if _, err := e.try(logical.ReadOperation, "creds/second/T-1", nil); !frozen(err) {
+		t.Errorf("before the freeze knows the system, a mint on it comes to %v", err)
+	}
+	if warnings := freeze(); !strings.Contains(warnings, "second") || strings.Contains(warnings, "does not hold") {
+		t.Errorf("the answer warns of %q", warnings)
+	}
+	e.backend = e.open(e.System())
+	if _, err := e.try(logical.ReadOperation, "creds/second/T-1", nil); !frozen(err) {
+		t.Errorf("after a restart, a mint on the same system comes to %v", err)
+	}
+	e.do(logical.UpdateOperation, "config/first", map[string]any{"type": "fake", "where": "elsewhere"})
+	if warnings := freeze(); !strings.Contains(warnings, `third, whose roles this freeze does not hold`) {
+		t.Errorf("the answer warns of %q", warnings)
+	}
+	e.do(logical.ReadOperation, "creds/third/T-1", nil)
+}
+
+// A freeze whose record is damaged still holds every target that is the same system as its own.
+func TestADamagedFreezeHoldsOtherTargetsOfTheSystem(t *testing.T) {
+	e, _ := newPlacedEngine(t)
+	t.Cleanup(func() { e.Cleanup(context.Background()) })
+	for name, where := range map[string]string{"first": "here", "second": "here", "third": "elsewhere"} {
+		e.do(logical.CreateOperation, "config/"+name, map[string]any{"type": "fake", "where": where})
+		e.do(logical.CreateOperation, "roles/"+name, map[string]any{"target": name, "action": "reset", "resource": "one"})
+	}
+	e.damage(freezeKey(admission.Subject{Kind: admission.FreezeTarget, Name: "first"}), []byte("{"))
+	for role, want := range map[string]bool{"first": true, "second": true, "third": false} {
+		if _, err := e.try(logical.ReadOperation, "creds/"+role+"/T-1", nil); (err != nil) != want {
+			t.Errorf("%s: %v", role, err)
+		}
+	}
 }

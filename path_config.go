@@ -169,6 +169,7 @@ func (b *backend) writeConfig(ctx context.Context, req *logical.Request, data *f
 	}
 	err = writeEntry(ctx, req.Storage, configPrefix+name, configured.target)
 	b.targets.drop(name) // on an error too: storage may have taken the write
+	b.frozen.drop(frozenNow)
 	b.needed.forget()
 	// Whatever is minted from now on is minted there, and need not wait for the rest.
 	b.definitions.Unlock()
