@@ -139,7 +139,7 @@ func (b *backend) admit(storage logical.Storage, rules admission.Rules, caller a
 		} else if b.grants.Ready() {
 			// Whether there is room is decided later. Where there is none now, neither
 			// target nor approvals are asked for more.
-			err = full(limits, *order, func(query ledger.Query) int { return b.grants.Index.Count(query, now) })
+			err = full(limits, *order, func(query ledger.Query) int { return b.grants.Index.Taken(query, now) })
 		}
 	}
 	return warning, err

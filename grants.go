@@ -198,17 +198,13 @@ func (p grantPage) warnings(want grantSelection) []string {
 // shownUnreadable is how many records that can't be read an answer names.
 const shownUnreadable = 20
 
-// unreadableGrants describes the records that can't be read of grants that may be live: no answer has these grants. The
-// warning is empty where there are none.
+// unreadableGrants describes the records that can't be read: no answer has their grants. Those that have expired by now
+// are among them, since the clock may be ahead. The warning is empty where there are none.
 func (b *backend) unreadableGrants(mount string) (described []map[string]any, warning string) {
 	described = []map[string]any{}
 	var latest time.Time
 	var ids []string
-	now := b.grants.Now()
 	for _, one := range b.grants.Index.Unreadable() {
-		if one.ExpiresBy.Before(now) {
-			continue
-		}
 		problem := stored.ErrDamaged.Error()
 		if one.Newer {
 			problem = stored.ErrNewer.Error()

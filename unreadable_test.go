@@ -1,10 +1,13 @@
 package precision
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/hashicorp/vault/sdk/logical"
 
@@ -145,4 +148,37 @@ func TestADamagedDefinitionIsReplacedByAWrite(t *testing.T) {
 	if got := e.do(logical.ReadOperation, "tidy-config", nil).Data; got["retention"] != int64(7200) || got["orphan_interval"] != int64(3600) {
 		t.Errorf("tidy-config is %v", got)
 	}
+}
+
+// A grant whose record can't be read takes up its role's limits until it has expired, where its role is still there to be
+// read, and no other role's. It stays in the answers after that: the clock may be ahead.
+func TestADamagedRecordCountsInLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newEngine(t)
+		for role, on := range map[string]string{"one": "refuse", "replaced": "replace"} {
+			e.do(logical.CreateOperation, "roles/"+role, map[string]any{"target": "db", "action": "reset", "resource": "one", "ttl": "10m", "max_active": 1, "on_limit": on})
+		}
+		first := e.do(logical.ReadOperation, "creds/one/T-1", nil)
+		second := e.do(logical.ReadOperation, "creds/replaced/T-1", nil)
+		for _, minted := range []*logical.Response{first, second} {
+			id := minted.Data["grant_id"].(string)
+			key := ledger.Prefix + id[:8] + "/" + id
+			entry, err := e.storage.Get(t.Context(), key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.damage(key, entry.Value[:len(entry.Value)-2]) // cut off
+		}
+		defer e.Cleanup(context.Background())
+		for _, role := range []string{"one", "replaced"} {
+			_, err := e.try(logical.ReadOperation, "creds/"+role+"/T-2", nil)
+			forbidden(t, err, "max_active is 1")
+		}
+		e.do(logical.ReadOperation, "creds/reset/T-1", nil)
+		time.Sleep(25 * time.Minute) // past the latest expiry
+		e.do(logical.ReadOperation, "creds/one/T-2", nil)
+		if got := e.do(logical.ReadOperation, "grants", nil).Data["unreadable"].([]map[string]any); len(got) != 2 {
+			t.Errorf("past the expiry, answers say %v", got)
+		}
+	})
 }

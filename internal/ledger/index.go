@@ -72,7 +72,7 @@ func (x *Index) Admit(grant Grant, now time.Time, limit func(Counts) error) erro
 		return errTwice
 	}
 	if limit != nil {
-		if err := limit(Counts{x: x}); err != nil {
+		if err := limit(Counts{x: x, now: now}); err != nil {
 			return err
 		}
 	}
@@ -208,6 +208,7 @@ type Unreadable struct {
 	ID        string
 	ExpiresBy time.Time // when its credential has expired at the target at the latest
 	Newer     bool      // a newer plugin wrote it
+	named     Query     // what can be told of it all the same, see glimpse
 }
 
 // Damaged counts the records that could not be read when the index was rebuilt, and were not replaced since.
@@ -231,8 +232,8 @@ func (x *Index) Forget(before time.Time) {
 	maps.DeleteFunc(x.unreadable, func(_ string, one Unreadable) bool { return !one.Newer && one.ExpiresBy.Before(before) })
 }
 
-// missed keeps what the rebuild could not read.
-func (x *Index) missed(id string, err error) {
+// missed keeps what the rebuild could not read, and what it could tell of it.
+func (x *Index) missed(id string, err error, named Query) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	latest, misnamed := LatestEnd(id)
@@ -241,7 +242,7 @@ func (x *Index) missed(id string, err error) {
 		return
 	}
 	if _, known := x.byID[id]; !known { // it was replaced meanwhile
-		x.unreadable[id] = Unreadable{ID: id, ExpiresBy: latest, Newer: errors.Is(err, stored.ErrNewer)}
+		x.unreadable[id] = Unreadable{ID: id, ExpiresBy: latest, Newer: errors.Is(err, stored.ErrNewer), named: named}
 	}
 }
 

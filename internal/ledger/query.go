@@ -16,12 +16,44 @@ func (q Query) values() [keys]string {
 	return [keys]string{byRole: q.Role, byTask: q.Task, byEntity: q.EntityID, byTarget: q.Target, byBase: q.Base, byInstalled: q.Installed}
 }
 
-// Counts counts open grants, see Grant.Open, while the index is held for an admission.
-type Counts struct{ x *Index }
+// Counts counts grants while the index is held for an admission.
+type Counts struct {
+	x   *Index
+	now time.Time
+}
 
-// Live counts the open grants that the query names. It looks at none of them
-// where at most one field is set.
-func (c Counts) Live(query Query) int { return c.x.count(query) }
+// Live is Index.Taken. It looks at no open grant where at most one field is set.
+func (c Counts) Live(query Query) int { return c.x.taken(query, c.now) }
+
+// Taken counts what takes up the limits of a query: its open grants, and the unexpired records that can't be read and
+// show its names all the same.
+func (x *Index) Taken(query Query, now time.Time) int {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.advance(now)
+	return x.taken(query, now)
+}
+
+func (x *Index) taken(query Query, now time.Time) int {
+	count := x.count(query)
+	for _, one := range x.unreadable {
+		if now.Before(one.ExpiresBy) && one.named.within(query) {
+			count++
+		}
+	}
+	return count
+}
+
+// within says whether a query names all that another one does.
+func (q Query) within(other Query) bool {
+	own := q.values()
+	for by, name := range other.values() {
+		if name != "" && own[by] != name {
+			return false
+		}
+	}
+	return true
+}
 
 // Count counts the open grants that the query names: those that a clock which is ahead calls expired, too.
 func (x *Index) Count(query Query, now time.Time) int {

@@ -25,9 +25,9 @@ func (x *Index) Rebuild(ctx context.Context, storage logical.Storage, log hclog.
 	failed := func(err error) {
 		complain.Do(func() { log.Warn("storage fails while the ledger is read; it is tried again", "error", err) })
 	}
-	damaged := func(id string, err error) {
+	damaged := func(id string, err error, named Query) {
 		log.Error("a record of the ledger can't be read", "error", err)
-		x.missed(id, err)
+		x.missed(id, err, named)
 	}
 	buckets, err := persist(ctx, failed, func() ([]string, error) { return storage.List(ctx, Prefix) })
 	if err != nil {
@@ -43,7 +43,8 @@ func (x *Index) Rebuild(ctx context.Context, storage logical.Storage, log hclog.
 				case err == nil:
 					x.restore(grant, now())
 				case errors.Is(err, ErrDamaged):
-					damaged(id, err)
+					named, _ := persist(ctx, failed, func() (Query, error) { return glimpse(ctx, storage, id) })
+					damaged(id, err, named)
 				default: // removed since it was listed, or ctx has ended
 				}
 			}
@@ -51,7 +52,7 @@ func (x *Index) Rebuild(ctx context.Context, storage logical.Storage, log hclog.
 	}
 	for _, name := range buckets {
 		if !bucketShape.MatchString(strings.TrimSuffix(name, "/")) {
-			damaged(name, fmt.Errorf("%w: %q is no bucket", ErrDamaged, name))
+			damaged(name, fmt.Errorf("%w: %q is no bucket", ErrDamaged, name), Query{})
 			continue
 		}
 		names, err := persist(ctx, failed, func() ([]string, error) { return storage.List(ctx, Prefix+name) })
