@@ -155,7 +155,7 @@ func (s grantSelection) wanted(grant ledger.Grant, now time.Time) bool {
 	case s.lease != "" && (grant.Task != s.query.Task || (grant.LeaseID != "" && grant.LeaseID != s.lease)):
 		return false
 	default:
-		return grant.ID > s.after
+		return s.after == "" || grant.ID < s.after
 	}
 }
 
@@ -230,8 +230,8 @@ func (b *backend) addUnreadable(req *logical.Request, response *logical.Response
 	}
 }
 
-// selectGrants finds grants, those that aren't finished in memory, and the others
-// in storage. The former come first, so that none is missed that ends meanwhile.
+// selectGrants finds grants, those with the latest ends first. Those that aren't finished are in memory, and the others
+// in storage. The former are looked for first, so that none is missed that ends meanwhile.
 func (b *backend) selectGrants(ctx context.Context, storage logical.Storage, want grantSelection) (grantPage, error) {
 	now := b.grants.Now()
 	found := map[string]ledger.Grant{}
@@ -249,10 +249,7 @@ func (b *backend) selectGrants(ctx context.Context, storage logical.Storage, wan
 	if states[want.state] {
 		finished, err := ledger.Finished(ctx, storage, ledger.Selection{
 			Query: want.query, From: want.since, After: want.after, Limit: want.limit,
-			Skip: func(id string) bool {
-				grant, known := b.grants.Index.Get(id)
-				return known && !grant.Finished()
-			},
+			Skip: func(id string) bool { return b.grants.Index.Passes(id, want.query) },
 			Wanted: func(grant ledger.Grant) bool { return want.wanted(grant, now) },
 		})
 		if err != nil {
@@ -264,11 +261,11 @@ func (b *backend) selectGrants(ctx context.Context, storage logical.Storage, wan
 		}
 	}
 	for id, grant := range found {
-		if page.next == "" || id <= page.next {
+		if page.next == "" || id >= page.next {
 			page.grants = append(page.grants, grant)
 		}
 	}
-	slices.SortFunc(page.grants, func(a, b ledger.Grant) int { return cmp.Compare(a.ID, b.ID) })
+	slices.SortFunc(page.grants, func(a, b ledger.Grant) int { return cmp.Compare(b.ID, a.ID) })
 	if len(page.grants) > want.limit {
 		page.grants = page.grants[:want.limit]
 		page.next = page.grants[want.limit-1].ID

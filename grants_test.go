@@ -60,8 +60,10 @@ func idsIn(answer map[string]any) []string {
 	return ids
 }
 
-func sorted(ids ...string) []string {
+// newestFirst are ids in the order of answers.
+func newestFirst(ids ...string) []string {
 	slices.Sort(ids)
+	slices.Reverse(ids)
 	return slices.Concat([]string{}, ids)
 }
 
@@ -78,11 +80,11 @@ func TestGrantsAreFound(t *testing.T) {
 		"grants": {a, b, c, d, f}, "grants/by-role/reset": {a, b, c}, "grants/by-task/T-2": {c, d},
 		"grants/by-entity/ann": {a, c, d}, "grants/by-target/other": {d, f}, "grants/by-role/none": {},
 	} {
-		if got := idsIn(e.ask(logical.ReadOperation, path, nil)); !slices.Equal(got, sorted(want...)) {
+		if got := idsIn(e.ask(logical.ReadOperation, path, nil)); !slices.Equal(got, newestFirst(want...)) {
 			t.Errorf("%s reads as %v, want %v", path, got, want)
 		}
 		listed := e.ask(logical.ListOperation, path+"/", nil)
-		if got := fmt.Sprint(listed["keys"]); len(want) > 0 && got != fmt.Sprint(sorted(want...)) {
+		if got := fmt.Sprint(listed["keys"]); len(want) > 0 && got != fmt.Sprint(newestFirst(want...)) {
 			t.Errorf("%s lists as %v, want %v", path, got, want)
 		}
 		if info, _ := listed["key_info"].(map[string]any); len(info) != len(want) {
@@ -102,7 +104,7 @@ func TestGrantsAreFound(t *testing.T) {
 		{map[string]any{"state": "active", "role": "drop"}, []string{d, f}},
 		{map[string]any{"state": "failed"}, nil},
 	} {
-		if got := idsIn(e.ask(logical.ReadOperation, "grants", test.filter)); !slices.Equal(got, sorted(test.want...)) {
+		if got := idsIn(e.ask(logical.ReadOperation, "grants", test.filter)); !slices.Equal(got, newestFirst(test.want...)) {
 			t.Errorf("%v reads as %v, want %v", test.filter, got, test.want)
 		}
 	}
@@ -110,7 +112,7 @@ func TestGrantsAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string][]string{"grants/by-task/T-1": {a, b}, "grants/by-entity/bob": nil, "grants/by-role/reset": {a, c}} {
-		if got := fmt.Sprint(e.ask(logical.ListOperation, path+"/", nil)["keys"]); len(want) > 0 && got != fmt.Sprint(sorted(want...)) || len(want) == 0 && got != "<nil>" {
+		if got := fmt.Sprint(e.ask(logical.ListOperation, path+"/", nil)["keys"]); len(want) > 0 && got != fmt.Sprint(newestFirst(want...)) || len(want) == 0 && got != "<nil>" {
 			t.Errorf("once a lease was revoked, %s lists as %v, want %v", path, got, want)
 		}
 	}
@@ -127,7 +129,7 @@ func TestGrantsAreFound(t *testing.T) {
 	} {
 		filter := map[string]any{"state": test.state, "since": test.since}
 		maps.DeleteFunc(filter, func(_ string, value any) bool { return value == "" })
-		if got := idsIn(e.ask(logical.ReadOperation, test.path, filter)); !slices.Equal(got, sorted(test.want...)) {
+		if got := idsIn(e.ask(logical.ReadOperation, test.path, filter)); !slices.Equal(got, newestFirst(test.want...)) {
 			t.Errorf("%s %v reads as %v, want %v", test.path, filter, got, test.want)
 		}
 	}
@@ -165,7 +167,7 @@ func TestGrantsArePaged(t *testing.T) {
 				}
 				data["after"] = next
 			}
-			if !slices.Equal(got, sorted(want...)) {
+			if !slices.Equal(got, newestFirst(want...)) {
 				t.Errorf("%s by %v: the pages hold %d grants, want %d", operation, limit, len(got), len(want))
 			}
 		}
@@ -376,7 +378,7 @@ func TestGrantsAreFoundByLease(t *testing.T) {
 		return idsIn(answer), response.Warnings
 	}
 	ids, warnings := find()
-	if want := sorted(firstID, secondID); !slices.Equal(ids, want) || len(warnings) != 1 {
+	if want := newestFirst(firstID, secondID); !slices.Equal(ids, want) || len(warnings) != 1 {
 		t.Errorf("found %v with %q, want %v and a warning", ids, warnings, want)
 	}
 	first.LeaseID = lease // as Vault tells it when the lease has been renewed
@@ -396,6 +398,37 @@ func TestGrantsAreFoundByLease(t *testing.T) {
 	for _, bad := range []string{"x", "elsewhere/creds/reset/T-1/x", "precision/creds/reset", "precision/creds/reset//x", "precision/creds/a/b/c/d"} {
 		if response, err := e.by("", logical.ReadOperation, "grants/", map[string]any{"lease_id": bad}); err != nil || !response.IsError() {
 			t.Errorf("lease_id=%s: %v %v", bad, response, err)
+		}
+	}
+}
+
+// Looking for the grants of a task reads the records of those that have ended, and of no others.
+func TestALookupReadsNoOtherRecord(t *testing.T) {
+	e := newEngine(t)
+	e.initialize()
+	ended := map[string]string{}
+	for i := range 60 {
+		lease, id := e.as("ann", fmt.Sprintf("reset/T-%d", i))
+		if err := e.revokeLease(lease); err != nil {
+			t.Fatal(err)
+		}
+		ended[fmt.Sprintf("T-%d", i)] = id
+	}
+	for range 2 { // the second time after a restart
+		e.storage.records.Store(0)
+		if got := e.ask(logical.ListOperation, "grants/by-task/T-7/", nil)["keys"]; fmt.Sprint(got) != fmt.Sprint([]string{ended["T-7"]}) {
+			t.Errorf("the list is %v, want %s", got, ended["T-7"])
+		}
+		if reads := e.storage.records.Load(); reads != 1 {
+			t.Errorf("the list reads %d records", reads)
+		}
+		if got := idsIn(e.ask(logical.ReadOperation, "grants", map[string]any{"state": "all"})); len(got) != len(ended) {
+			t.Errorf("all are %d grants, want %d", len(got), len(ended))
+		}
+		e.backend = e.open(e.System())
+		e.initialize()
+		if err := e.grants.Await(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

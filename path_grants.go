@@ -273,8 +273,8 @@ or gone. "policy_sha256" is the policy's hash, which the request shows that was 
 
 A list or a read answers with the grants that live or are still to be ended;
 "since", "until" and "state" reach what has ended, as long as tidy-config keeps
-it, and the list of one task has all that it had. Grants come in the order of
-their ids, which is that of their latest ends; an answer that has no room for all
+it, and the list of one task has all that it had. Grants come newest first, by
+their ids, which begin with their latest expiry; an answer that has no room for all
 says where to go on: after=<next>.
 HTTP's LIST, and GET with list=true, take these; "vault list" sends none, so a read of the
 same path takes them too.

@@ -38,12 +38,14 @@ func idsOf(answer map[string]any) []string {
 	return ids
 }
 
+// idsIn are the ids of grants, newest first, as answers have them.
 func idsIn(minted ...credential) []string {
 	ids := []string{}
 	for _, one := range minted {
 		ids = append(ids, one.grant())
 	}
 	slices.Sort(ids)
+	slices.Reverse(ids)
 	return ids
 }
 

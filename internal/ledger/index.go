@@ -36,6 +36,7 @@ type Index struct {
 	overdue    queue                 // what has, and isn't finished
 	unreadable map[string]Unreadable // the records that the rebuild could not read, by id
 	strays     int                   // what else is in the records' place
+	recent     recent
 
 	// gone are the grants that were finished while the index was being rebuilt:
 	// what was read of them before is no longer so. It is nil afterwards.
@@ -46,7 +47,7 @@ type Index struct {
 // NewIndex makes an index that knows nothing yet, and takes what is put into it.
 func NewIndex() *Index {
 	x := &Index{
-		byID: map[string]*entry{}, ending: map[*entry]struct{}{}, unfinished: map[string]int{}, unreadable: map[string]Unreadable{},
+		byID: map[string]*entry{}, ending: map[*entry]struct{}{}, unfinished: map[string]int{}, unreadable: map[string]Unreadable{}, recent: recent{},
 		gone: map[string]struct{}{}, ready: make(chan struct{}),
 	}
 	for by := range x.groups {
@@ -104,11 +105,15 @@ func (x *Index) Update(grant Grant, now time.Time) {
 		given = e.queue == nil
 		x.drop(e)
 	}
+	x.recent.remove(grant.ID) // what was found at a target may be to end again
 	if kept(grant, now) {
 		if e := x.insert(grant, now); given && e.queue == &x.overdue {
 			heap.Remove(e.queue, int(e.place))
 		}
-	} else if x.gone != nil {
+		return
+	}
+	x.recent.add(grant)
+	if x.gone != nil {
 		x.gone[grant.ID] = struct{}{}
 	}
 }
@@ -252,8 +257,12 @@ func (x *Index) restore(grant Grant, now time.Time) {
 	defer x.mu.Unlock()
 	_, known := x.byID[grant.ID]
 	_, gone := x.gone[grant.ID]
-	if !known && !gone && kept(grant, now) {
+	switch {
+	case known || gone:
+	case kept(grant, now):
 		x.insert(grant, now)
+	default:
+		x.recent.add(grant)
 	}
 }
 
@@ -273,7 +282,7 @@ func kept(grant Grant, now time.Time) bool {
 func (x *Index) insert(grant Grant, now time.Time) *entry {
 	e := newEntry(grant)
 	x.byID[e.id] = e
-	for by, name := range (Query{Role: grant.Role, Task: grant.Task, EntityID: grant.EntityID, Target: grant.Target, Base: grant.Base, Installed: grant.Installed}).values() {
+	for by, name := range grant.names().values() {
 		if name == "" {
 			continue
 		}
@@ -361,6 +370,7 @@ func (x *Index) advance(now time.Time) {
 			e.due = until
 			heap.Push(&x.ends, e)
 		case e.finished():
+			x.recent.add(e.grant())
 			x.drop(e)
 		default:
 			e.due = e.expiresAt + int64(SweepDelay)

@@ -88,7 +88,7 @@ func TestTheLookupFindsAll(t *testing.T) {
 				want = append(want, grant.ID)
 			}
 		}
-		slices.Sort(want)
+		slices.SortFunc(want, descending)
 		storage.reads.Store(0)
 		if got := found(t, storage, query); !slices.Equal(got, want) {
 			t.Errorf("%+v finds %d grants, want %d", query, len(got), len(want))

@@ -16,7 +16,7 @@ import (
 // the next.
 const maxLooked = 20_000
 
-// Page is some of the finished grants, by their ids.
+// Page is some of the finished grants, those with the latest ends first: by their ids, from the greatest on.
 type Page struct {
 	Grants  []Grant
 	Next    string // what the next page comes after; empty at the end
@@ -27,11 +27,16 @@ type Page struct {
 type Selection struct {
 	Query  Query             // what Wanted asks for of them, as far as it can be looked up
 	From   time.Time         // those that had their latest end then or later
-	After  string            // those with greater ids; empty for all
+	After  string            // those with smaller ids; empty for all
 	Limit  int               // how many, at least 1
 	Skip   func(string) bool // whose ids are not to be looked at, as of grants that aren't finished
 	Wanted func(Grant) bool
 }
+
+// follows says whether an id may be on the page.
+func (s Selection) follows(id string) bool { return s.After == "" || id < s.After }
+
+func descending(a, b string) int { return cmp.Compare(b, a) }
 
 // Finished reads a page of the finished grants, from records and from segments.
 // It looks at some 20,000 at most, so a page may have fewer than there are, and
@@ -51,9 +56,11 @@ func Finished(ctx context.Context, storage logical.Storage, want Selection) (Pag
 		}
 		buckets = append(buckets, names...)
 	}
-	slices.Sort(buckets)
-	first := max(bucket(want.From), want.After[:min(len(want.After), bucketDigits)])
-	buckets = slices.DeleteFunc(slices.Compact(buckets), func(name string) bool { return name < first })
+	slices.SortFunc(buckets, descending)
+	earliest, latest := bucket(want.From), want.After[:min(len(want.After), bucketDigits)]
+	buckets = slices.DeleteFunc(slices.Compact(buckets), func(name string) bool {
+		return name < earliest || (latest != "" && name > latest)
+	})
 	looked := 0
 	for i, name := range buckets {
 		more, err := page.read(ctx, storage, name, want, &looked)
@@ -62,7 +69,7 @@ func Finished(ctx context.Context, storage logical.Storage, want Selection) (Pag
 		}
 		looked += more
 		if i < len(buckets)-1 && (len(page.Grants) >= want.Limit || looked >= maxLooked) {
-			page.Next = name + strings.Repeat("z", 16) // the last id of the bucket
+			page.Next = name + strings.Repeat("2", 16) // the smallest id of the bucket
 			return page, nil
 		}
 	}
@@ -76,8 +83,8 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 	if err != nil {
 		return 0, wrap(err, "ledger: listing bucket "+bucket)
 	}
-	ids = slices.DeleteFunc(ids, func(id string) bool { return id <= want.After || (want.Skip != nil && want.Skip(id)) })
-	slices.Sort(ids)
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !want.follows(id) || (want.Skip != nil && want.Skip(id)) })
+	slices.SortFunc(ids, descending)
 	found, recorded := map[string]Grant{}, map[string]bool{}
 	last, wanted := "", len(p.Grants)
 	for len(ids) > 0 && last == "" {
@@ -114,7 +121,7 @@ func (p *Page) read(ctx context.Context, storage logical.Storage, bucket string,
 			if recorded[grant.ID] || (want.Skip != nil && want.Skip(grant.ID)) {
 				return
 			}
-			if grant.ID > want.After && (last == "" || grant.ID <= last) && want.Wanted(grant) {
+			if want.follows(grant.ID) && grant.ID >= last && want.Wanted(grant) {
 				found[grant.ID] = grant
 				p.trim(found, want)
 			}
@@ -140,14 +147,14 @@ func (p *Page) trim(found map[string]Grant, want Selection) {
 	if len(found) < most+batch {
 		return
 	}
-	for _, id := range slices.Sorted(maps.Keys(found))[most:] {
+	for _, id := range slices.SortedFunc(maps.Keys(found), descending)[most:] {
 		delete(found, id)
 	}
 }
 
 // add puts what was found in a bucket on the page, as far as there is room.
 func (p *Page) add(found map[string]Grant, want Selection) {
-	wanted := slices.SortedFunc(maps.Values(found), func(a, b Grant) int { return cmp.Compare(a.ID, b.ID) })
+	wanted := slices.SortedFunc(maps.Values(found), func(a, b Grant) int { return descending(a.ID, b.ID) })
 	if room := want.Limit - len(p.Grants); len(wanted) > room {
 		wanted = wanted[:room]
 		p.Next = wanted[room-1].ID

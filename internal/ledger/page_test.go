@@ -11,7 +11,7 @@ import (
 )
 
 // filled is a storage with finished grants in records, in segments and in both,
-// and with some that aren't finished. It returns the ids of the finished ones.
+// and with some that aren't finished. It returns the ids of the finished ones, newest first.
 func filled(t *testing.T) (storage logical.Storage, finished []string) {
 	t.Helper()
 	storage = &logical.InmemStorage{}
@@ -48,7 +48,7 @@ func filled(t *testing.T) (storage logical.Storage, finished []string) {
 		put(time.Hour, Pending)
 		put(2*time.Hour, Ending)
 	}
-	slices.Sort(finished)
+	slices.SortFunc(finished, descending)
 	return storage, finished
 }
 
@@ -60,7 +60,7 @@ func idsOf(grants []Grant) []string {
 	return all
 }
 
-// Whatever the pages' size, together they hold each finished grant once, in order.
+// Whatever the pages' size, together they hold each finished grant once, newest first.
 func TestPages(t *testing.T) {
 	storage, finished := filled(t)
 	for _, limit := range []int{1, 7, 59, 60, 61, 1000} {
@@ -84,7 +84,7 @@ func TestPages(t *testing.T) {
 func TestAPageIsSelected(t *testing.T) {
 	storage, finished := filled(t)
 	page, err := Finished(t.Context(), storage, Selection{Limit: 1000, From: now, Wanted: func(grant Grant) bool { return grant.State == Failed }})
-	if err != nil || !slices.Equal(idsOf(page.Grants), finished[50:]) {
+	if err != nil || !slices.Equal(idsOf(page.Grants), finished[:10]) {
 		t.Errorf("got %d grants, want the 10 that failed: %v", len(page.Grants), err)
 	}
 	page, err = Finished(t.Context(), storage, Selection{Limit: 1000, From: now.Add(3 * time.Hour), Wanted: func(Grant) bool { return true }})
@@ -92,9 +92,9 @@ func TestAPageIsSelected(t *testing.T) {
 		t.Errorf("got %d grants of a time that is to come: %v", len(page.Grants), err)
 	}
 	page, err = Finished(t.Context(), storage, Selection{
-		Limit: 1000, Wanted: func(Grant) bool { return true }, Skip: func(id string) bool { return id != finished[55] }, From: now,
+		Limit: 1000, Wanted: func(Grant) bool { return true }, Skip: func(id string) bool { return id != finished[5] }, From: now,
 	})
-	if err != nil || !slices.Equal(idsOf(page.Grants), finished[55:56]) {
+	if err != nil || !slices.Equal(idsOf(page.Grants), finished[5:6]) {
 		t.Errorf("got %d grants, want the one that is not skipped: %v", len(page.Grants), err)
 	}
 }

@@ -433,6 +433,7 @@ func (s *Sweeper) pack(ctx context.Context, storage logical.Storage, now time.Ti
 		if packed.Damaged > 0 {
 			s.Log.Warn("a bucket of the ledger has records that can't be read", "bucket", bucket, "records", packed.Damaged)
 		}
+		s.Grants.Index.Packed(bucket)
 		for _, grant := range packed.Unfinished { // its write failed, and was taken
 			s.Grants.Index.Update(grant, now)
 		}
