@@ -277,6 +277,68 @@ func (m *mount) person(name string) *api.Client {
 	return client
 }
 
+// The approver and the ledger see what a role's own fields grant: the command, and whose rights it has. A grant shows both
+// after its role has changed, and after it has gone.
+func TestACommandIsShownAsItWasGranted(t *testing.T) {
+	s := newShop(t)
+	m := newMount(t)
+	m.configure(s, servers.PostgreSQL.Engine)
+	alice, bob := m.person("alice"), m.person("bob")
+	const command = "UPDATE ledger.accounts SET owner = 'run'"
+	role := map[string]any{"action": "RUN", "resource": s.name, "command": command, "run_as": owner, "approvals": 1}
+	m.role("shown", role)
+	asked, err := alice.Logical().WriteWithContext(t.Context(), m.path+"/requests", map[string]any{"role": "shown", "task": "CHG-1", "reason": "CHG-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := m.path + "/requests/" + asked.Data["id"].(string)
+	shown, err := bob.Logical().ReadWithContext(t.Context(), request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options := shown.Data["options"].(map[string]any)
+	if options["command"] != command || options["run_as"] != owner || !strings.Contains(fmt.Sprint(shown.Data["policy"]), command) {
+		t.Errorf("the approver sees %v", shown.Data)
+	}
+	if _, err := bob.Logical().WriteWithContext(t.Context(), request+"/approve", nil); err != nil {
+		t.Fatal(err)
+	}
+	minted, err := alice.Logical().ReadWithContext(t.Context(), m.path+"/creds/shown/CHG-1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.showsTheCommand("as it was", minted.Data["grant_id"].(string), command, shown.Data)
+	m.patch("roles/shown", map[string]any{"command": "SELECT 1", "approvals": nil})
+	m.showsTheCommand("changed", minted.Data["grant_id"].(string), command, shown.Data)
+	if _, err := m.Logical().DeleteWithContext(t.Context(), m.path+"/roles/shown"); err != nil {
+		t.Fatal(err)
+	}
+	m.showsTheCommand("gone", minted.Data["grant_id"].(string), command, shown.Data)
+	if err := m.Sys().RevokeWithContext(t.Context(), minted.LeaseID); err != nil {
+		t.Error(err)
+	}
+}
+
+// showsTheCommand holds a grant's answer to what was approved for it.
+func (m *mount) showsTheCommand(role, grant, command string, approved map[string]any) {
+	t := m.t
+	t.Helper()
+	read, err := m.Logical().ReadWithContext(t.Context(), m.path+"/grants/"+grant)
+	if err != nil {
+		t.Fatal(err)
+	}
+	options, _ := read.Data["options"].(map[string]any)
+	definition, _ := read.Data["role_definition"].(map[string]any)
+	for _, shown := range []map[string]any{options, definition} {
+		if shown["command"] != command || shown["run_as"] != owner {
+			t.Errorf("with its role %s, the grant shows %v", role, read.Data)
+		}
+	}
+	if read.Data["policy"] != approved["policy"] || read.Data["policy_sha256"] != approved["policy_sha256"] {
+		t.Errorf("with its role %s, the grant has policy %v, and %v was approved", role, read.Data["policy"], approved["policy"])
+	}
+}
+
 // What is installed for a command is put right when the role is written again.
 func TestACommandThatWasChanged(t *testing.T) {
 	s := newShop(t)
