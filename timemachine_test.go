@@ -314,6 +314,7 @@ type machine struct {
 	taken   *machineVault
 	revoked map[string]machineGrant // what was reported as revoked, by whomever
 	steps   []string
+	kinds   map[string]int // of steps, by the first word of their names
 	minted  int
 	faults  int
 	expiry  map[string]time.Time // at the target, by key
@@ -549,6 +550,7 @@ func (m *machine) step() {
 		act, name = m.damage, "damage"
 	}
 	m.steps = append(m.steps, name)
+	m.kinds[strings.Fields(name)[0]]++
 	act()
 	m.live(m.node)
 	m.check()
@@ -619,11 +621,12 @@ func (m *machine) besides() {
 
 func TestTimeMachine(t *testing.T) {
 	steps, minted, revoked, faults := 0, 0, 0, 0
+	kinds := map[string]int{}
 	for schedule := range machineSchedules {
 		t.Run(fmt.Sprint(schedule), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := &machine{
-					t: t, random: rand.New(rand.NewPCG(machineSeed, uint64(schedule))), revoked: map[string]machineGrant{}, expiry: map[string]time.Time{},
+					t: t, random: rand.New(rand.NewPCG(machineSeed, uint64(schedule))), revoked: map[string]machineGrant{}, expiry: map[string]time.Time{}, kinds: kinds,
 					target: &machineTarget{managed: map[int]revocation.Managed{}, sessions: map[revocation.Code]time.Time{}, logins: map[string]time.Time{}},
 				}
 				m.node = m.boot(&machineVault{storage: &logical.InmemStorage{}, leases: map[string]machineGrant{}, known: map[string]machineGrant{}}, 0)
@@ -650,5 +653,10 @@ func TestTimeMachine(t *testing.T) {
 			})
 		})
 	}
-	figures.Log(t, "time machine: %d schedules, %d steps, %d credentials, %d of them revoked; violations: %d", machineSchedules, steps, minted, revoked, faults)
+	for _, kind := range []string{"mint", "revoke", "bulk", "wait", "restart", "failover", "snapshot", "restore", "copy", "clock", "accept", "damage"} {
+		if kinds[kind] == 0 {
+			t.Errorf("no schedule had a step of kind %s", kind)
+		}
+	}
+	figures.Log(t, "time machine: %d schedules, %d steps, %d credentials, %d of them revoked; violations: %d; steps by kind: %v", machineSchedules, steps, minted, revoked, faults, kinds)
 }
