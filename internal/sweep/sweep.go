@@ -162,8 +162,10 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		s.TidyUp(storage)
 	}
 	if s.stepped(now) && !asked {
-		s.Log.Warn("the clock was put ahead since the last sweep: what has expired by it is revoked by the next one, if it stays so")
-	} else if step("end", new(time.Time), 0) {
+		s.Log.Warn("the clock was put ahead since the last sweep: what has expired by it is revoked and forgotten by the next one, if it stays so")
+		return result
+	}
+	if step("end", new(time.Time), 0) {
 		s.endDue(ctx, storage, now, asked, &result)
 		s.note(func(status *Status) { status.End = EndStep{At: now, Ended: result.Ended, Failed: result.Failed} })
 	}
