@@ -249,7 +249,7 @@ func (b *backend) selectGrants(ctx context.Context, storage logical.Storage, wan
 	if states[want.state] {
 		finished, err := ledger.Finished(ctx, storage, ledger.Selection{
 			Query: want.query, From: want.since, After: want.after, Limit: want.limit,
-			Skip: func(id string) bool { return b.grants.Index.Passes(id, want.query) },
+			Skip:   func(id string) bool { return b.grants.Index.Passes(id, want.query) },
 			Wanted: func(grant ledger.Grant) bool { return want.wanted(grant, now) },
 		})
 		if err != nil {

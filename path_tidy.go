@@ -199,7 +199,7 @@ func (b *backend) tidyStatus(ctx context.Context, req *logical.Request, _ *frame
 		"retire":          map[string]any{"at": stamp(status.Retire.At), "deleted": status.Retire.Deleted, "problem": status.Retire.Problem},
 		"requests":        map[string]any{"at": stamp(status.Tidy.At), "moved": status.Tidy.Moved, "deleted": status.Tidy.Deleted, "problem": status.Tidy.Problem},
 		"orphans":         map[string]any{"at": stamp(status.Orphans.At), "problem": status.Orphans.Problem, "targets": describeTargets(status.Orphans.Targets)},
-		"unwritten":       len(b.grants.AllHeld()) + len(b.held.all()),
+		"unwritten":       len(b.grants.AllHeld()) + len(b.grants.HeldBases()) + len(b.held.all()),
 	}}
 	b.addUnreadable(req, response)
 	return response, nil
@@ -313,9 +313,6 @@ what is being done and what each step did last. Grants whose target is not
 configured any more are counted as unreachable; once the target is there again,
 a write to "tidy" ends them. "untidy" counts the dead credentials of which
 something is left, and "remove" says what of the installed could not be removed.
-"cleanup_blocked" names the dead credentials that something of others at the target
-keeps from being removed, and the statement or command that takes it out of the way.
-
 "cleanup_blocked" names those that something of others at the target keeps from being
 removed, and the statement or command that takes it out of the way.
 

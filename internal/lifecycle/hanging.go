@@ -120,6 +120,9 @@ func (m memory) Recorded(ctx context.Context, base string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if record := m.HeldBase(base); record != nil {
+		return record, nil
+	}
 	return ledger.BaseRecord(ctx, storage, base)
 }
 
@@ -129,10 +132,13 @@ func (m memory) Record(ctx context.Context, base string, record []byte) error {
 	if err != nil {
 		return err
 	}
-	err = ledger.PutBaseRecord(ctx, storage, base, record)
+	m.held.bases.Lock()
+	defer m.held.bases.Unlock()
+	err = m.writeBase(ctx, storage, base, record)
 	if err != nil && m.killing.Load() > 0 && m.MayHold(err) {
-		// A Deny that storage does not explain is kept, so that nothing revoked works again.
-		m.Log.Error("what is committed for a base is in no record: storage does not take it", "base", base, "error", err)
+		// A Deny that storage does not explain is kept, so that nothing revoked works again even if this is lost.
+		m.Log.Error("what is committed for a base is recorded in memory only: storage does not take it; that is tried again", "base", base, "error", err)
+		m.holdBase(storage, base, record)
 		return nil
 	}
 	return err

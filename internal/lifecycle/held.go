@@ -24,11 +24,14 @@ const (
 	lastHeldPause  = 30 * time.Second
 )
 
-// held are the grants whose newest records storage has not taken. What revokes must work without a write.
+// held are the newest records of grants and of bases that storage has not taken. What revokes must work without a write.
 type held struct {
 	mu         sync.Mutex
 	byID       map[string]ledger.Grant
 	persisting bool
+
+	bases  sync.Mutex // held while the record of a base is written, before mu
+	byBase map[string][]byte
 }
 
 func (h *held) remove(id string) {
@@ -53,7 +56,21 @@ func (m *Manager) recorded(id string) error {
 	return nil
 }
 
-// AllHeld returns all records that storage has not taken yet.
+// HeldBase returns the record of a base that storage has not taken yet; nil where there is none.
+func (m *Manager) HeldBase(base string) []byte {
+	m.held.mu.Lock()
+	defer m.held.mu.Unlock()
+	return m.held.byBase[base]
+}
+
+// HeldBases returns the bases whose records storage has not taken yet.
+func (m *Manager) HeldBases() []string {
+	m.held.mu.Lock()
+	defer m.held.mu.Unlock()
+	return slices.Sorted(maps.Keys(m.held.byBase))
+}
+
+// AllHeld returns all records of grants that storage has not taken yet.
 func (m *Manager) AllHeld() []ledger.Grant {
 	m.held.mu.Lock()
 	defer m.held.mu.Unlock()
@@ -80,6 +97,33 @@ func (m *Manager) hold(storage logical.Storage, grant ledger.Grant, refused erro
 		m.held.byID = map[string]ledger.Grant{}
 	}
 	m.held.byID[grant.ID] = grant
+	m.persistSoon(storage)
+}
+
+// holdBase keeps the record of a base in memory until storage takes it. The caller holds held.bases.
+func (m *Manager) holdBase(storage logical.Storage, base string, record []byte) {
+	m.held.mu.Lock()
+	defer m.held.mu.Unlock()
+	if m.held.byBase == nil {
+		m.held.byBase = map[string][]byte{}
+	}
+	m.held.byBase[base] = record
+	m.persistSoon(storage)
+}
+
+// writeBase writes the record of a base. The caller holds held.bases.
+func (m *Manager) writeBase(ctx context.Context, storage logical.Storage, base string, record []byte) error {
+	if err := ledger.PutBaseRecord(ctx, storage, base, record); err != nil {
+		return err
+	}
+	m.held.mu.Lock()
+	defer m.held.mu.Unlock()
+	delete(m.held.byBase, base)
+	return nil
+}
+
+// persistSoon is called with held.mu held.
+func (m *Manager) persistSoon(storage logical.Storage) {
 	if !m.held.persisting {
 		m.held.persisting = true
 		m.Behind(func(ctx context.Context) { m.persist(ctx, storage) })
@@ -100,8 +144,13 @@ func (m *Manager) persist(ctx context.Context, storage logical.Storage) {
 			}
 			pause = firstHeldPause
 		}
+		for _, base := range m.HeldBases() {
+			if m.persistBase(ctx, storage, base) != nil {
+				break
+			}
+		}
 		m.held.mu.Lock()
-		m.held.persisting = len(m.held.byID) > 0
+		m.held.persisting = len(m.held.byID)+len(m.held.byBase) > 0
 		persisting := m.held.persisting
 		m.held.mu.Unlock()
 		if !persisting {
@@ -118,6 +167,16 @@ func (m *Manager) persistOne(ctx context.Context, storage logical.Storage, id st
 		return nil
 	}
 	return m.writeHeld(ctx, storage, grant)
+}
+
+func (m *Manager) persistBase(ctx context.Context, storage logical.Storage, base string) error {
+	m.held.bases.Lock()
+	defer m.held.bases.Unlock()
+	record := m.HeldBase(base)
+	if record == nil {
+		return nil
+	}
+	return m.writeBase(ctx, storage, base, record)
 }
 
 // save is write for an end. Where somebody waits for that, and storage does not take the record, it is held in memory
