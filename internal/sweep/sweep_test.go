@@ -224,6 +224,28 @@ func TestHistory(t *testing.T) {
 	w.want(Result{Retired: 1})
 }
 
+// A clock that is ahead for a moment makes no history forgotten.
+func TestAClockThatIsAheadForAMomentForgetsNothing(t *testing.T) {
+	w := newWorld(t)
+	issued := w.issue(time.Minute)
+	if err := w.Grants.End(t.Context(), w.storage, lifecycle.EndOrder{Provider: w.target, ID: issued.Grant.ID, Handle: issued.Credential.Handle}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock = w.clock.Add(10*time.Minute + packDelay + packEvery)
+	w.want(Result{Packed: 1})
+	steady := w.Grants.Elapsed()
+	w.Grants.Elapsed = func() time.Duration { return steady }
+	w.clock = w.clock.Add(w.settings.Retention)
+	w.want(Result{})
+	w.clock = w.clock.Add(-w.settings.Retention)
+	w.want(Result{})
+	if _, err := ledger.Find(t.Context(), w.storage, issued.Grant.ID); err != nil {
+		t.Errorf("the history is gone: %v", err)
+	}
+	w.clock, steady = w.clock.Add(w.settings.Retention), steady+w.settings.Retention
+	w.want(Result{Retired: 1})
+}
+
 // A bucket stays as it is while one of its grants is not finished.
 func TestABucketWithAnUnfinishedGrantIsNotPacked(t *testing.T) {
 	w := newWorld(t)
