@@ -236,17 +236,21 @@ func TestADowngradeIsRefused(t *testing.T) {
 func TestALeaseRevokesWhatANewerPluginRecorded(t *testing.T) {
 	e := newEngine(t)
 	e.initialize()
+	e.do(logical.UpdateOperation, "roles/reset", map[string]any{"max_active": 1})
 	minted := e.do(logical.ReadOperation, "creds/reset/T-1", nil)
 	id := minted.Data["grant_id"].(string)
 	key := ledger.Prefix + id[:8] + "/" + id
-	record := []byte(`{"version":99,"entry":{}}`)
+	record := []byte(`{"version":99,"entry":{"role":"reset","task":"T-1"}}`)
 	e.damage(key, record)
+	_, err := e.try(logical.ReadOperation, "creds/reset/T-2", nil)
+	forbidden(t, err, "max_active is 1")
 	if err := e.revokeLease(minted.Secret); err != nil || e.target.Live() != 0 {
 		t.Errorf("%v, %d live", err, e.target.Live())
 	}
 	if entry, err := e.storage.Get(t.Context(), key); err != nil || !bytes.Equal(entry.Value, record) {
 		t.Errorf("the record is %s, %v", entry.Value, err)
 	}
+	e.do(logical.ReadOperation, "creds/reset/T-2", nil) // the limit has room again
 }
 
 // damage replaces an entry and opens the mount again.

@@ -230,6 +230,16 @@ func (x *Index) Unreadable() []Unreadable {
 	return slices.SortedFunc(maps.Values(x.unreadable), func(a, b Unreadable) int { return cmp.Compare(a.ID, b.ID) })
 }
 
+// Release no longer counts a record that can't be read in limits: its credential is revoked.
+func (x *Index) Release(id string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if one, known := x.unreadable[id]; known {
+		one.named = Query{}
+		x.unreadable[id] = one
+	}
+}
+
 // Forget drops the records that could not be read whose credentials have expired before a time, as Retire does.
 func (x *Index) Forget(before time.Time) {
 	x.mu.Lock()

@@ -265,7 +265,11 @@ func (m *Manager) end(ctx context.Context, storage logical.Storage, order EndOrd
 // to know it.
 func (m *Manager) endUnknown(ctx context.Context, order EndOrder, base string) error {
 	if base == "" {
-		return m.revoke(ctx, order)
+		err := m.revoke(ctx, order)
+		if err == nil {
+			m.Index.Release(order.ID)
+		}
+		return err
 	}
 	grant, err := lost(order)
 	if err != nil || !m.Now().Before(grant.ExpiresAt) {
