@@ -313,7 +313,9 @@ func TestASecondFreezeLearnsOfTheSystem(t *testing.T) {
 		e.do(logical.CreateOperation, "roles/"+name, map[string]any{"target": name, "action": "reset", "resource": "one"})
 	}
 	subject := admission.Subject{Kind: admission.FreezeTarget, Name: "first"}
-	old := admission.Freeze{ID: newFreezeID(time.Now()), Subject: subject, By: approval.Decision{At: time.Now(), Reason: "INC-7"}}
+	old := admission.Freeze{
+		ID: newFreezeID(time.Now()), Subject: subject, By: approval.Decision{At: time.Now(), Reason: "INC-7"},
+	}
 	if err := writeEntry(t.Context(), e.storage, freezeKey(subject), old); err != nil {
 		t.Fatal(err)
 	}

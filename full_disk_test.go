@@ -157,22 +157,28 @@ func TestAStoredFreezeStaysWhileStorageIsFull(t *testing.T) {
 	}
 }
 
-// Sessions are denied at their target while storage takes no writes. What was written there is recorded once storage takes
-// it, so that a restart does not take the storage for a restored one.
+// Sessions are denied at their target while storage takes no writes. What was written there is recorded once storage
+// takes it, so that a restart does not take the storage for a restored one.
 func TestSessionsAreRevokedOnAFullDisk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		target := &machineTarget{managed: map[int]revocation.Managed{}, sessions: map[revocation.Code]time.Time{}, logins: map[string]time.Time{}}
+		target := &machineTarget{
+			managed: map[int]revocation.Managed{}, sessions: map[revocation.Code]time.Time{}, logins: map[string]time.Time{},
+		}
 		disk := &fullDisk{Storage: &logical.InmemStorage{}}
 		var opened *backend
 		boot := func() {
 			kind := provider.Type{Name: "machine", Open: func(provider.Settings, provider.Facts) (provider.Provider, error) {
 				return &machineProvider{machineTarget: target}, nil
 			}}
-			var err error
-			if opened, err = newBackend(t.Context(), &logical.BackendConfig{Logger: hclog.NewNullLogger(), StorageView: disk, BackendUUID: "uuid", System: &logical.StaticSystemView{
+			system := &logical.StaticSystemView{
 				DefaultLeaseTTLVal: time.Hour, MaxLeaseTTLVal: 24 * time.Hour,
 				ReplicationStateVal: consts.ReplicationPerformanceDisabled | consts.ReplicationDRDisabled,
-			}}, []provider.Type{kind}, time.Now); err != nil {
+			}
+			config := &logical.BackendConfig{
+				Logger: hclog.NewNullLogger(), StorageView: disk, BackendUUID: "uuid", System: system,
+			}
+			var err error
+			if opened, err = newBackend(t.Context(), config, []provider.Type{kind}, time.Now); err != nil {
 				t.Fatal(err)
 			}
 			if err := opened.initialize(t.Context(), &logical.InitializationRequest{Storage: disk}); err != nil {
@@ -182,25 +188,34 @@ func TestSessionsAreRevokedOnAFullDisk(t *testing.T) {
 		}
 		do := func(operation logical.Operation, path string, data map[string]any) *logical.Response {
 			t.Helper()
-			return must(opened.HandleRequest(t.Context(), &logical.Request{Operation: operation, Path: path, Data: data, MountPoint: "precision/", Storage: disk}))
+			return must(opened.HandleRequest(t.Context(), &logical.Request{
+				Operation: operation, Path: path, Data: data, MountPoint: "precision/", Storage: disk,
+			}))
 		}
 		boot()
 		do(logical.CreateOperation, "config/cloud", map[string]any{"type": "machine"})
-		do(logical.CreateOperation, "roles/session-a", map[string]any{"target": "cloud", "action": "reset", "resource": "one", "ttl": "1h", "max_ttl": "4h"})
+		do(logical.CreateOperation, "roles/session-a", map[string]any{
+			"target": "cloud", "action": "reset", "resource": "one", "ttl": "1h", "max_ttl": "4h",
+		})
 		leased := do(logical.ReadOperation, "creds/session-a/T-1", nil)
 		do(logical.ReadOperation, "creds/session-a/T-2", nil)
 		disk.full.Store(true)
 
-		_, err := opened.HandleRequest(t.Context(), &logical.Request{Operation: logical.RevokeOperation, Path: "creds/session-a", Secret: kept(t, leased.Secret), Storage: disk})
+		_, err := opened.HandleRequest(t.Context(), &logical.Request{
+			Operation: logical.RevokeOperation, Path: "creds/session-a", Secret: kept(t, leased.Secret), Storage: disk,
+		})
 		var coded logical.HTTPCodedError
-		if !errors.As(err, &coded) || coded.Code() != http.StatusServiceUnavailable || !strings.Contains(err.Error(), "is revoked at its target") || len(target.denied()) != 1 {
+		if !errors.As(err, &coded) || coded.Code() != http.StatusServiceUnavailable ||
+			!strings.Contains(err.Error(), "is revoked at its target") || len(target.denied()) != 1 {
 			t.Errorf("a revoke comes to %v, %d are denied", err, len(target.denied()))
 		}
 		ended := do(logical.UpdateOperation, "end", map[string]any{"all": true, "reason": "INC-7"})
-		if ended.Data["ended"] != 1 || ended.Data["failed"] != 0 || ended.Data["recorded"] != false || len(target.denied()) != 2 {
+		if ended.Data["ended"] != 1 || ended.Data["failed"] != 0 || ended.Data["recorded"] != false ||
+			len(target.denied()) != 2 {
 			t.Errorf("end answers %v, %d are denied", ended.Data, len(target.denied()))
 		}
-		if got := do(logical.ReadOperation, "tidy-status", nil).Data["unwritten"]; got != 3 { // two grants, and what the target has
+		// Two grants, and what was written at the target.
+		if got := do(logical.ReadOperation, "tidy-status", nil).Data["unwritten"]; got != 3 {
 			t.Errorf("%v records are unwritten", got)
 		}
 
@@ -214,8 +229,9 @@ func TestSessionsAreRevokedOnAFullDisk(t *testing.T) {
 		defer func() { opened.Cleanup(context.Background()) }()
 		do(logical.UpdateOperation, "tidy", nil)
 		synctest.Wait()
-		if restored := do(logical.ReadOperation, "tidy-status", nil).Data["restored"].(map[string]any); restored["suspected"] != false {
-			t.Errorf("after a restart, the storage is taken for another: %v", restored)
+		status := do(logical.ReadOperation, "tidy-status", nil).Data
+		if status["restored"].(map[string]any)["suspected"] != false {
+			t.Errorf("after a restart, the storage is taken for another: %v", status["restored"])
 		}
 		if len(target.denied()) != 2 {
 			t.Errorf("after a restart, %d sessions are denied", len(target.denied()))

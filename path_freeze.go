@@ -170,7 +170,8 @@ func (b *backend) writeFreeze(ctx context.Context, req *logical.Request, data *f
 	case inForce.System == system:
 		response.AddWarning(fmt.Sprintf("%s is the same system as %s: their roles are frozen with it", subject, invalid.AllOf(same)))
 	default: // the freeze is of what the target was before, or its record can't be read
-		response.AddWarning(fmt.Sprintf("%s is the same system as %s, whose roles this freeze does not hold: freeze each of them", subject, invalid.AllOf(same)))
+		response.AddWarning(fmt.Sprintf("%s is the same system as %s, whose roles this freeze does not hold: freeze each of them",
+			subject, invalid.AllOf(same)))
 	}
 	if already {
 		response.AddWarning(fmt.Sprintf("%s is frozen already, since %s, and that stays as it is: one unfreeze lifts it", subject, stamp(inForce.By.At)))

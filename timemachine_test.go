@@ -653,7 +653,9 @@ func TestTimeMachine(t *testing.T) {
 			})
 		})
 	}
-	for _, kind := range []string{"mint", "revoke", "bulk", "wait", "restart", "failover", "snapshot", "restore", "copy", "clock", "accept", "damage"} {
+	for _, kind := range []string{
+		"mint", "revoke", "bulk", "wait", "restart", "failover", "snapshot", "restore", "copy", "clock", "accept", "damage",
+	} {
 		if kinds[kind] == 0 {
 			t.Errorf("no schedule had a step of kind %s", kind)
 		}

@@ -150,13 +150,15 @@ func TestADamagedDefinitionIsReplacedByAWrite(t *testing.T) {
 	}
 }
 
-// A grant whose record can't be read takes up its role's limits until it has expired, where its role is still there to be
-// read, and no other role's. It stays in the answers after that: the clock may be ahead.
+// A grant whose record can't be read takes up its role's limits until it has expired, where its role is still there to
+// be read, and no other role's. It stays in the answers after that: the clock may be ahead.
 func TestADamagedRecordCountsInLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine(t)
 		for role, on := range map[string]string{"one": "refuse", "replaced": "replace"} {
-			e.do(logical.CreateOperation, "roles/"+role, map[string]any{"target": "db", "action": "reset", "resource": "one", "ttl": "10m", "max_active": 1, "on_limit": on})
+			e.do(logical.CreateOperation, "roles/"+role, map[string]any{
+				"target": "db", "action": "reset", "resource": "one", "ttl": "10m", "max_active": 1, "on_limit": on,
+			})
 		}
 		first := e.do(logical.ReadOperation, "creds/one/T-1", nil)
 		second := e.do(logical.ReadOperation, "creds/replaced/T-1", nil)

@@ -24,7 +24,9 @@ func glimpse(ctx context.Context, storage logical.Storage, id string) (Query, er
 		return Query{}, wrap(err, "ledger: reading grant "+id)
 	}
 	var named Query
-	fields := map[string]*string{"role": &named.Role, "task": &named.Task, "entity_id": &named.EntityID, "target": &named.Target}
+	fields := map[string]*string{
+		"role": &named.Role, "task": &named.Task, "entity_id": &named.EntityID, "target": &named.Target,
+	}
 	for _, found := range names.FindAllSubmatch(entry.Value, -1) {
 		field := fields[string(found[1])]
 		if *field != "" {

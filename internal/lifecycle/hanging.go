@@ -137,7 +137,8 @@ func (m memory) Record(ctx context.Context, base string, record []byte) error {
 	err = m.writeBase(ctx, storage, base, record)
 	if err != nil && m.killing.Load() > 0 && m.MayHold(err) {
 		// A Deny that storage does not explain is kept, so that nothing revoked works again even if this is lost.
-		m.Log.Error("what is committed for a base is recorded in memory only: storage does not take it; that is tried again", "base", base, "error", err)
+		m.Log.Error("what is committed for a base is recorded in memory only: storage does not take it; that is tried again",
+			"base", base, "error", err)
 		m.holdBase(storage, base, record)
 		return nil
 	}

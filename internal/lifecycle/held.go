@@ -24,7 +24,8 @@ const (
 	lastHeldPause  = 30 * time.Second
 )
 
-// held are the newest records of grants and of bases that storage has not taken. What revokes must work without a write.
+// held are the newest records of grants and of bases that storage has not taken. What revokes must work without a
+// write.
 type held struct {
 	mu         sync.Mutex
 	byID       map[string]ledger.Grant

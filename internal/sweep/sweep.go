@@ -162,7 +162,8 @@ func (s *Sweeper) sweep(ctx context.Context, storage logical.Storage) (result Re
 		s.TidyUp(storage)
 	}
 	if s.stepped(now) && !asked {
-		s.Log.Warn("the clock was put ahead since the last sweep: what has expired by it is revoked and forgotten by the next one, if it stays so")
+		s.Log.Warn("the clock was put ahead since the last sweep: " +
+			"what has expired by it is revoked and forgotten by the next one, if it stays so")
 		return result
 	}
 	if step("end", new(time.Time), 0) {

@@ -228,7 +228,8 @@ func TestHistory(t *testing.T) {
 func TestAClockThatIsAheadForAMomentForgetsNothing(t *testing.T) {
 	w := newWorld(t)
 	issued := w.issue(time.Minute)
-	if err := w.Grants.End(t.Context(), w.storage, lifecycle.EndOrder{Provider: w.target, ID: issued.Grant.ID, Handle: issued.Credential.Handle}); err != nil {
+	order := lifecycle.EndOrder{Provider: w.target, ID: issued.Grant.ID, Handle: issued.Credential.Handle}
+	if err := w.Grants.End(t.Context(), w.storage, order); err != nil {
 		t.Fatal(err)
 	}
 	w.clock = w.clock.Add(10*time.Minute + packDelay + packEvery)

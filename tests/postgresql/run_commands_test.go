@@ -277,8 +277,8 @@ func (m *mount) person(name string) *api.Client {
 	return client
 }
 
-// The approver and the ledger see what a role's own fields grant: the command, and whose rights it has. A grant shows both
-// after its role has changed, and after it has gone.
+// The approver and the ledger see what a role's own fields grant: the command, and whose rights it has. A grant shows
+// both after its role has changed, and after it has gone.
 func TestACommandIsShownAsItWasGranted(t *testing.T) {
 	s := newShop(t)
 	m := newMount(t)
@@ -287,7 +287,8 @@ func TestACommandIsShownAsItWasGranted(t *testing.T) {
 	const command = "UPDATE ledger.accounts SET owner = 'run'"
 	role := map[string]any{"action": "RUN", "resource": s.name, "command": command, "run_as": owner, "approvals": 1}
 	m.role("shown", role)
-	asked, err := alice.Logical().WriteWithContext(t.Context(), m.path+"/requests", map[string]any{"role": "shown", "task": "CHG-1", "reason": "CHG-1"})
+	asked, err := alice.Logical().WriteWithContext(t.Context(), m.path+"/requests",
+		map[string]any{"role": "shown", "task": "CHG-1", "reason": "CHG-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -297,7 +298,8 @@ func TestACommandIsShownAsItWasGranted(t *testing.T) {
 		t.Fatal(err)
 	}
 	options := shown.Data["options"].(map[string]any)
-	if options["command"] != command || options["run_as"] != owner || !strings.Contains(fmt.Sprint(shown.Data["policy"]), command) {
+	if options["command"] != command || options["run_as"] != owner ||
+		!strings.Contains(fmt.Sprint(shown.Data["policy"]), command) {
 		t.Errorf("the approver sees %v", shown.Data)
 	}
 	if _, err := bob.Logical().WriteWithContext(t.Context(), request+"/approve", nil); err != nil {
@@ -335,7 +337,8 @@ func (m *mount) showsTheCommand(role, grant, command string, approved map[string
 		}
 	}
 	if read.Data["policy"] != approved["policy"] || read.Data["policy_sha256"] != approved["policy_sha256"] {
-		t.Errorf("with its role %s, the grant has policy %v, and %v was approved", role, read.Data["policy"], approved["policy"])
+		t.Errorf("with its role %s, the grant has policy %v, and %v was approved",
+			role, read.Data["policy"], approved["policy"])
 	}
 }
 
