@@ -258,6 +258,9 @@ func (b *backend) tidyFreezes(ctx context.Context, storage logical.Storage, befo
 
 // describeOlder says for people that the storage is older than what it was.
 func describeOlder(older ledger.Older) string {
+	if older.Unreadable {
+		return "mints are frozen: the record of whether the storage was restored can't be read"
+	}
 	return fmt.Sprintf("mints are frozen since %s: %s was written by an engine on newer storage than this, or on a copy of it (epoch %d, here %d)",
 		stamp(older.At), older.Base, older.Found, older.Own)
 }

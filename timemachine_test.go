@@ -490,8 +490,12 @@ func (m *machine) bulk() {
 
 // restart has another engine take the place, on this node or on one with another clock.
 func (m *machine) restart(vault *machineVault, ahead time.Duration) {
+	older := vault == m.node.machineVault && m.node.grants.KnownOlder() != nil
 	m.node.stop()
 	m.node = m.boot(vault, ahead)
+	if older && m.node.grants.KnownOlder() == nil {
+		m.fault("that the storage is older than what it was is not known after a restart")
+	}
 }
 
 // damage spoils the record of a grant, which is noticed when it is read next.

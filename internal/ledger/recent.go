@@ -24,6 +24,9 @@ func (g Grant) names() Query {
 }
 
 func (r recent) add(grant Grant) {
+	if !IsID(grant.ID) {
+		return // no record is of it
+	}
 	name := grant.ID[:bucketDigits]
 	if r[name] == nil {
 		r[name] = map[string]recentNames{}
@@ -32,6 +35,9 @@ func (r recent) add(grant Grant) {
 }
 
 func (r recent) remove(id string) {
+	if !IsID(id) {
+		return
+	}
 	name := id[:bucketDigits]
 	if delete(r[name], id[bucketDigits:]); len(r[name]) == 0 {
 		delete(r, name)

@@ -27,6 +27,8 @@ type Older struct {
 	Base  string    `json:"base"`  // that was written by newer storage
 	Found uint64    `json:"found"` // the epoch that the base bears
 	Own   uint64    `json:"own"`   // and that of this storage
+	// Unreadable says that there is a finding, and that its record can't be read.
+	Unreadable bool `json:"-"`
 }
 
 func baseKey(base string) string {

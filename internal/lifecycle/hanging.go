@@ -12,6 +12,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/ledger"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/stored"
 )
 
 // Ledger is what a provider.Keeper may ask of a manager's memory.
@@ -123,10 +124,22 @@ func (m memory) Recorded(ctx context.Context, base string) ([]byte, error) {
 	if record := m.HeldBase(base); record != nil {
 		return record, nil
 	}
-	return ledger.BaseRecord(ctx, storage, base)
+	record, err := ledger.BaseRecord(ctx, storage, base)
+	if stored.Unreadable(err) {
+		// Without it, what is denied at the target stays denied for as long as a session lives, and revocations go on.
+		m.Log.Error("the record of what is committed for a base can't be read", "base", base, "error", err)
+		m.held.mu.Lock()
+		defer m.held.mu.Unlock()
+		if m.held.newer == nil {
+			m.held.newer = map[string]bool{}
+		}
+		m.held.newer[base] = errors.Is(err, stored.ErrNewer)
+		return nil, nil
+	}
+	return record, err
 }
 
-// Record implements provider.Ledger.
+// Record implements provider.Ledger. It is called after Recorded.
 func (m memory) Record(ctx context.Context, base string, record []byte) error {
 	storage, err := m.kept()
 	if err != nil {

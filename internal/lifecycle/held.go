@@ -33,6 +33,7 @@ type held struct {
 
 	bases  sync.Mutex // held while the record of a base is written, before mu
 	byBase map[string][]byte
+	newer  map[string]bool // bases whose records a newer plugin wrote; nothing overwrites them
 }
 
 func (h *held) remove(id string) {
@@ -112,9 +113,19 @@ func (m *Manager) holdBase(storage logical.Storage, base string, record []byte) 
 	m.persistSoon(storage)
 }
 
-// writeBase writes the record of a base. The caller holds held.bases.
+// writeBase writes the record of a base. One of a newer plugin stays, and only that storage takes a write is found out.
+// The caller holds held.bases.
 func (m *Manager) writeBase(ctx context.Context, storage logical.Storage, base string, record []byte) error {
-	if err := ledger.PutBaseRecord(ctx, storage, base, record); err != nil {
+	m.held.mu.Lock()
+	newer := m.held.newer[base]
+	m.held.mu.Unlock()
+	var err error
+	if newer {
+		err = ledger.Prove(ctx, storage)
+	} else {
+		err = ledger.PutBaseRecord(ctx, storage, base, record)
+	}
+	if err != nil {
 		return err
 	}
 	m.held.mu.Lock()

@@ -100,6 +100,7 @@ func (m *Manager) build(storage logical.Storage, writes func() (bool, error)) {
 		able, err := writes()
 		switch {
 		case err == nil && able:
+			m.loadOlder(storage)
 			m.loadInstallations(storage) // so that they are known, too, once the index is
 			started := m.Now()
 			if m.Index.Rebuild(m.life, storage, m.Log, m.Now) == nil { // fails when life ends
