@@ -41,7 +41,9 @@ func hostileClaims(t *testing.T, prefix string) map[string]*unstructured.Unstruc
 		"dataSource":    statefulSet(t, prefix+"-source", nil, fields{"dataSource": neighbour}, nil),
 		"dataSourceRef": statefulSet(t, prefix+"-reference", nil, fields{"dataSourceRef": neighbour}, nil),
 		"volumeName":    statefulSet(t, prefix+"-volume", nil, fields{"volumeName": "neighbours"}, nil),
-		"a finalizer":   statefulSet(t, prefix+"-finalizer", fields{"finalizers": []any{"example.com/hold"}}, nil, nil),
+		"selector": statefulSet(t, prefix+"-selector", nil,
+			fields{"selector": fields{"matchLabels": fields{"of": "neighbours"}}}, nil),
+		"a finalizer": statefulSet(t, prefix+"-finalizer", fields{"finalizers": []any{"example.com/hold"}}, nil, nil),
 		"an owner": statefulSet(t, prefix+"-owner", fields{"ownerReferences": []any{fields{
 			"apiVersion": "v1", "kind": "ConfigMap", "name": "absent", "uid": "00000000-1111-2222-3333-444444444444"}}}, nil, nil),
 		"claims that go with it": statefulSet(t, prefix+"-gone", nil, nil, fields{"persistentVolumeClaimRetentionPolicy": fields{"whenDeleted": "Delete", "whenScaled": "Retain"}}),

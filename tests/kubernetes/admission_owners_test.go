@@ -33,6 +33,12 @@ func TestAdmissionPolicyHoldsOwners(t *testing.T) {
 		spec          fields
 	}{
 		{configMaps, "v1", "ConfigMap", nil},
+		{schema.GroupVersionResource{Version: "v1", Resource: "secrets"}, "v1", "Secret", nil},
+		{schema.GroupVersionResource{Version: "v1", Resource: "serviceaccounts"}, "v1", "ServiceAccount", nil},
+		{schema.GroupVersionResource{Group: "coordination.k8s.io", Version: "v1", Resource: "leases"},
+			"coordination.k8s.io/v1", "Lease", fields{}},
+		{schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "networkpolicies"},
+			"networking.k8s.io/v1", "NetworkPolicy", fields{"podSelector": fields{}}},
 		{schema.GroupVersionResource{Version: "v1", Resource: "services"}, "v1", "Service", fields{"ports": []any{fields{"port": 80}}}},
 		{schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}, "v1", "PersistentVolumeClaim", fields{"accessModes": []any{"ReadWriteOnce"}, "resources": fields{"requests": fields{"storage": "1Gi"}}}},
 		{schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}, "networking.k8s.io/v1", "Ingress", fields{"defaultBackend": fields{"service": fields{"name": "a", "port": fields{"number": 80}}}}},

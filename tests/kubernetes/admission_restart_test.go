@@ -197,6 +197,7 @@ func TestAdmissionPolicyHoldsOtherObjects(t *testing.T) {
 	services := schema.GroupVersionResource{Version: "v1", Resource: "services"}
 	claims := schema.GroupVersionResource{Version: "v1", Resource: "persistentvolumeclaims"}
 	ingresses := schema.GroupVersionResource{Group: "networking.k8s.io", Version: "v1", Resource: "ingresses"}
+	revisions := schema.GroupVersionResource{Group: "apps", Version: "v1", Resource: "controllerrevisions"}
 	ports := fields{"ports": []any{fields{"port": 80}}}
 	claim := fields{"accessModes": []any{"ReadWriteOnce"}, "resources": fields{"requests": fields{"storage": "1Gi"}}}
 	ingress := fields{"defaultBackend": fields{"service": fields{"name": "a", "port": fields{"number": 80}}}}
@@ -213,6 +214,8 @@ func TestAdmissionPolicyHoldsOtherObjects(t *testing.T) {
 		{"a Service by another's name", services, object("v1", "Service", "a", fields{"spec": fields{"type": "ExternalName", "externalName": "other.test"}}), true},
 		{"a claim", claims, object("v1", "PersistentVolumeClaim", "a", fields{"spec": claim}), false},
 		{"a claim of one volume", claims, object("v1", "PersistentVolumeClaim", "a", fields{"spec": with(claim, fields{"volumeName": "v"})}), true},
+		{"a claim of a volume by its labels", claims, object("v1", "PersistentVolumeClaim", "a", fields{
+			"spec": with(claim, fields{"selector": fields{"matchLabels": fields{"of": "neighbours"}}})}), true},
 		{"a copy of a claim", claims, object("v1", "PersistentVolumeClaim", "a", fields{"spec": with(claim, fields{"dataSource": fields{"kind": "PersistentVolumeClaim", "name": "b"}})}), true},
 		{"a copy of a claim, new name", claims, object("v1", "PersistentVolumeClaim", "a", fields{"spec": with(claim, fields{"dataSourceRef": fields{"kind": "PersistentVolumeClaim", "name": "b"}})}), true},
 		{"an Ingress", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress}), false},
@@ -222,6 +225,12 @@ func TestAdmissionPolicyHoldsOtherObjects(t *testing.T) {
 		{"an Ingress that asks elsewhere", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.ingress.kubernetes.io/auth-url": "https://other.test"}}), true},
 		{"an Ingress with a secret of another namespace", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.ingress.kubernetes.io/auth-tls-secret": "other/neighbours"}}), true},
 		{"an Ingress with a secret for what is behind it", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.ingress.kubernetes.io/proxy-ssl-secret": "neighbours"}}), true},
+		{"an Ingress that sends a copy elsewhere", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{
+			"spec": ingress, "annotations": fields{"nginx.ingress.kubernetes.io/mirror-target": "https://other.test"}}), true},
+		{"an Ingress with configuration", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{
+			"spec": ingress, "annotations": fields{"haproxy-ingress.github.io/config-backend": "x"}}), true},
+		{"a revision", revisions, object("apps/v1", "ControllerRevision", "a", fields{
+			"revision": 1, "data": fields{"spec": fields{}}}), true},
 		{"an Ingress with a stream's snippet", ingresses, object("networking.k8s.io/v1", "Ingress", "a", fields{"spec": ingress, "annotations": fields{"nginx.org/server-snippets": "x"}}), true},
 	}
 	denied := 0
@@ -260,6 +269,14 @@ func TestAdmissionPolicyHoldsOtherObjects(t *testing.T) {
 	}
 	if err := minted.Resource(configMaps).Namespace(namespace).Delete(ctx, "kube-root-ca.crt", meta.DeleteOptions{}); !deniedBy(err, "precision-objects") && !apierrors.IsNotFound(err) {
 		t.Errorf("deleting the cluster's authority: %v", err)
+	}
+	authority := object("v1", "ConfigMap", "kube-root-ca.crt", fields{})
+	if _, err := own.Resource(configMaps).Namespace(namespace).Create(ctx, authority, meta.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	every := minted.Resource(configMaps).Namespace(namespace)
+	if err := every.DeleteCollection(ctx, meta.DeleteOptions{}, meta.ListOptions{}); !deniedBy(err, "precision-objects") {
+		t.Errorf("deleting all config maps, the cluster's authority too: %v", err)
 	}
 	figures.Log(t, "%d objects that take from their neighbours refused, %d others allowed", denied, len(tried)-denied)
 }

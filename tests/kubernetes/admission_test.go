@@ -132,6 +132,12 @@ func waysAround() map[string]fields {
 		"control-plane selector":      {"nodeSelector": fields{"node-role.kubernetes.io/control-plane": ""}},
 		"control-plane affinity":      {"affinity": nodeAffinity("matchExpressions", "node-role.kubernetes.io/master", "Exists")},
 		"affinity to a node's name":   {"affinity": nodeAffinity("matchFields", "metadata.name", "In", "node")},
+		"a node by its label":         {"nodeSelector": fields{"kubernetes.io/hostname": "control-plane-1"}},
+		"affinity to one node":        {"affinity": nodeAffinity("matchExpressions", "kubernetes.io/hostname", "In", "one")},
+		"the system's taint":          {"tolerations": []any{fields{"key": "CriticalAddonsOnly", "operator": "Exists"}}},
+		"beside the system's pods":    {"affinity": podAffinity(fields{"namespaces": []any{"kube-system"}})},
+		"beside pods of all":          {"affinity": podAffinity(fields{"namespaceSelector": fields{}})},
+		"another SELinux type":        {"securityContext": fields{"seLinuxOptions": fields{"type": "spc_t"}}},
 		"preferred control plane": {"affinity": fields{"nodeAffinity": fields{"preferredDuringSchedulingIgnoredDuringExecution": []any{fields{"weight": 1, "preference": fields{
 			"matchExpressions": []any{fields{"key": "node-role.kubernetes.io/control-plane", "operator": "In", "values": []any{""}}}}}}}}},
 		"unconfined seccomp":  {"securityContext": fields{"seccompProfile": fields{"type": "Unconfined"}}},
@@ -174,6 +180,13 @@ func nodeAffinity(by, key, operator string, values ...any) fields {
 	return fields{"nodeAffinity": fields{"requiredDuringSchedulingIgnoredDuringExecution": fields{"nodeSelectorTerms": []any{term}}}}
 }
 
+// podAffinity requires a node by the pods that run on it.
+func podAffinity(of fields) fields {
+	labels := fields{"matchLabels": fields{"component": "kube-apiserver"}}
+	term := with(of, fields{"topologyKey": "kubernetes.io/hostname", "labelSelector": labels})
+	return fields{"podAffinity": fields{"requiredDuringSchedulingIgnoredDuringExecution": []any{term}}}
+}
+
 // containerWays are those of a container.
 func containerWays() map[string]fields {
 	return map[string]fields{
@@ -183,6 +196,7 @@ func containerWays() map[string]fields {
 		"privileged":      {"securityContext": fields{"privileged": true}},
 		"capabilities":    {"securityContext": fields{"capabilities": fields{"add": []any{"SYS_ADMIN"}}}},
 		"unconfined":      {"securityContext": fields{"seccompProfile": fields{"type": "Unconfined"}}},
+		"SELinux":         {"securityContext": fields{"seLinuxOptions": fields{"user": "system_u"}}},
 		"no AppArmor":     {"securityContext": fields{"appArmorProfile": fields{"type": "Unconfined"}}},
 		"hostPort":        {"ports": []any{fields{"containerPort": 8080, "hostPort": 8080}}},
 	}
