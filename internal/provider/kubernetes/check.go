@@ -115,7 +115,7 @@ func (d document) judgeImpersonation(one asked) (provider.Verdict, error) {
 	if err != nil {
 		return provider.Verdict{}, err
 	}
-	for _, right := range tolerated.within(d.Namespace).impersonating() {
+	for _, right := range tolerated.within(d.Namespace) {
 		if right.allows(one) {
 			return provider.Verdict{Allowed: true, Effect: effectAllowed, Reason: "the cluster gives it to every account, and the role tolerates that: " + right.verb + " " + right.of}, nil
 		}

@@ -14,16 +14,21 @@ func impersonates(verb string) bool {
 }
 
 // impersonating are those of the rights that let their holder act as somebody else. RBAC
-// and the admission policies then see that other account, not the minted one.
+// and the admission policies then see that other account, not the minted one. All verbs on
+// whom one can act as are such a right, too.
 func (r rights) impersonating() rights {
 	var some rights
 	for _, one := range r {
-		if impersonates(one.verb) {
+		thing, _, _ := strings.Cut(one.of, " ")
+		if impersonates(one.verb) || one.verb == "*" && slices.Contains(impersonated, parseKind(thing).resource) {
 			some = append(some, one)
 		}
 	}
 	return some
 }
+
+// impersonated are the resources that stand for whom one can act as.
+var impersonated = []string{"*", "groups", "nodes", "serviceaccounts", "uids", "userextras", "users"}
 
 // impersonationModes are those of constrained impersonation.
 var impersonationModes = []string{"arbitrary-node", "associated-node", "serviceaccount", "user-info"}

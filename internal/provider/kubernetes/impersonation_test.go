@@ -16,7 +16,10 @@ func TestToleratedImpersonation(t *testing.T) {
 		"impersonate serviceaccounts in prod",
 		"impersonate:serviceaccount serviceaccounts.authentication.k8s.io named admin in prod",
 		"impersonate-on:user-info:list pods in *",
+		"* serviceaccounts in prod",
+		"* *.* in *",
 	} {
+		every := strings.HasPrefix(right, "* *")
 		bounds := provider.Bounds{Facts: offered(t), Options: provider.Settings{provider.TolerateAmbient: []string{right}}}
 		if _, err := opened(t).Compile(scoped(t, "read", "prod/pods"), bounds); !errors.As(err, new(*invalid.Error)) || !strings.Contains(err.Error(), "allow_escalation") {
 			t.Errorf("%s is tolerated without allow_escalation: %v", right, err)
@@ -30,12 +33,13 @@ func TestToleratedImpersonation(t *testing.T) {
 			verb, resource string
 			allowed        bool
 		}{
-			{"impersonate", "prod/serviceaccounts/admin", right == "impersonate serviceaccounts in prod"},
+			{"impersonate", "prod/serviceaccounts/admin", every || strings.HasSuffix(right, " serviceaccounts in prod")},
 			{"impersonate", "staging/serviceaccounts/admin", false},
-			{"impersonate:serviceaccount", "prod/serviceaccounts.authentication.k8s.io/admin", strings.HasPrefix(right, "impersonate:")},
-			{"impersonate:serviceaccount", "prod/serviceaccounts.authentication.k8s.io/other", false},
-			{"impersonate-on:user-info:list", "prod/pods", strings.HasPrefix(right, "impersonate-on:")},
-			{"impersonate-on:user-info:get", "prod/pods", false},
+			{"impersonate:serviceaccount", "prod/serviceaccounts.authentication.k8s.io/admin",
+				every || strings.HasPrefix(right, "impersonate:")},
+			{"impersonate:serviceaccount", "prod/serviceaccounts.authentication.k8s.io/other", every},
+			{"impersonate-on:user-info:list", "prod/pods", every || strings.HasPrefix(right, "impersonate-on:")},
+			{"impersonate-on:user-info:get", "prod/pods", every},
 		} {
 			verdict, err := opened(t).Check(policy, provider.Question{Action: question.verb, Resource: question.resource})
 			if err != nil || verdict.Allowed != question.allowed {
