@@ -264,13 +264,21 @@ func TestRestartIsTriedFirst(t *testing.T) {
 			resource += "/app"
 		}
 		m.write("roles/"+name, fields{"target": target, "action": "restart", "resource": resource, "ttl": "15m"})
-		m.revoke(m.mint(name + "/NOTHING-THERE")) // there is nothing to try it on
+		minted := m.mint(name + "/NOTHING-THERE") // there is nothing to try it on
+		if !warned(minted.Secret, "was not tried") {
+			t.Errorf("a mint that tried nothing else does not say so: %q", minted.Warnings)
+		}
+		m.revoke(minted)
 	}
 	if _, err := own.Resource(workloads()[4].GroupVersionResource).Namespace(namespace).Create(ctx, restartable(t, workloads()[4], "app"), meta.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"one", "every"} {
-		m.revoke(m.mint(name + "/IN-FORCE"))
+		minted := m.mint(name + "/IN-FORCE")
+		if warned(minted.Secret, "was not tried") {
+			t.Errorf("a mint that tried something else says that it has not: %q", minted.Warnings)
+		}
+		m.revoke(minted)
 	}
 	if err := servers.Kubernetes.Restart(ctx, "--disable-admission-plugins=ValidatingAdmissionPolicy"); err != nil {
 		t.Fatal(err)

@@ -103,6 +103,10 @@ func (c *cluster) Advise(granted scope.Scope, bounds provider.Bounds) provider.A
 	if verbs := made.verbs(); anyOf(verbs, owning) && !slices.Contains(verbs, "delete") && made.action.subresource == "" && made.action.name != actionRestart {
 		toDefine("who may patch or update an object can have the cluster delete it, by naming an owner that is not there, unless an admission policy forbids it; the documentation has one")
 	}
+	if verbs := made.verbs(); made.on.name != "" && slices.Contains(verbs, "create") && slices.Contains(verbs, "delete") {
+		toDefine("with one name, the object can be created by server-side apply only: " +
+			"kubectl replace --force deletes it and then fails; kubectl apply --server-side makes it again")
+	}
 	if bounds.TTL > 0 && bounds.TTL < shortestToken+tokenLeeway {
 		toDefine("the API server gives no token for less than %d s, and takes it for %d s more: until then it is the end of the lease that ends a credential", shortestToken/time.Second, tokenLeeway/time.Second)
 	}

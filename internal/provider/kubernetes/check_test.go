@@ -108,6 +108,11 @@ func TestAdvise(t *testing.T) {
 		"custom":        {action: "patch", resource: "prod/workflows.argoproj.io/x", mint: []string{"workflows.argoproj.io"}, define: []string{"dryRun", "an owner that is not there"}},
 		"a patch":       {action: "patch", resource: "prod/services/web", define: []string{"dryRun", "services"}},
 		"a short lease": {action: "get", resource: "prod/services/web", bounds: provider.Bounds{TTL: 60e9}, define: []string{"600 s"}},
+
+		"one object": {
+			action: "write", resource: "prod/deployments.apps/web",
+			mint: []string{"service accounts"}, define: []string{"replace --force"},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.bounds.Facts = offered(t)

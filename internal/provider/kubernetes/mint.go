@@ -57,6 +57,7 @@ type mint struct {
 	seconds int64 // that the token is to live for
 	token   authentication.TokenRequest
 	ambient rights // that are tolerated, and there
+	untried string // why no other change than a restart was tried; empty where one was
 }
 
 func (m *mint) run(ctx context.Context, expiresAt time.Time) error {
@@ -197,7 +198,7 @@ func noAudience(audiences []string) error {
 }
 
 // undone removes what a mint has made that somebody can mend, and says so; what else
-// has gone wrong is left to Revoke.
+// has gone wrong is left to Revoke. Nobody has the token: it need not be waited for.
 func (m *mint) undone(ctx context.Context, err error) error {
 	var mendable *invalid.Error
 	if !errors.As(err, &mendable) && !errors.Is(err, provider.ErrNotInstalled) {
@@ -207,7 +208,7 @@ func (m *mint) undone(ctx context.Context, err error) error {
 		mendable = invalid.Hidden("target", "the engine may not mint in the namespace "+m.needed.Namespace+": "+saysNo(err), "give it the rights that the documentation lists")
 		err = mendable
 	}
-	if ending := m.Revoke(ctx, m.handle); ending != nil {
+	if ending := m.Tidy(ctx, m.handle); ending != nil {
 		return errors.Join(err, ending)
 	}
 	return &provider.NotMade{Reason: err}
@@ -224,6 +225,10 @@ func (m *mint) warnings(expiresAt time.Time) []string {
 	}
 	if warning := provider.AmbientWarning(m.ambient.texts()); warning != "" {
 		warnings = append(warnings, warning)
+	}
+	if m.untried != "" {
+		warnings = append(warnings, "whether the API server asks its admission policies was not tried: "+m.untried+
+			"; if it does not, this credential can change all of what it restarts")
 	}
 	return warnings
 }

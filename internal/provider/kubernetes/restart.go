@@ -16,7 +16,7 @@ import (
 
 // tryAnotherChange tries, with the token that is about to be handed out, a change that is
 // not a restart. The admission policy has to refuse it. The API server is asked to change
-// nothing. Where no object exists, there is nothing to try.
+// nothing. Where there is no object to try it on, the mint says so.
 func (m *mint) tryAnotherChange(ctx context.Context) error {
 	path, err := m.restartable(ctx)
 	if err != nil || path == "" {
@@ -31,7 +31,10 @@ func (m *mint) tryAnotherChange(ctx context.Context) error {
 			contentType: string(types.MergePatchType), body: change,
 		}, nil)
 		switch {
-		case deniedBy(err, restartPolicy), apierrors.IsNotFound(err):
+		case deniedBy(err, restartPolicy):
+			return nil
+		case apierrors.IsNotFound(err):
+			m.untried = "the object does not exist"
 			return nil
 		case apierrors.IsUnauthorized(err): // a token for other audiences changes nothing here
 			return nil
@@ -63,11 +66,15 @@ func (m *mint) restartable(ctx context.Context) (string, error) {
 		Items []meta.PartialObjectMetadata `json:"items"`
 	}
 	err := m.client.do(ctx, call{verb: http.MethodGet, path: path, query: url.Values{"limit": {"1"}}}, &found)
-	if forbidden(err) || (err == nil && len(found.Items) == 0) {
+	switch {
+	case forbidden(err):
+		m.untried = "the engine may not list " + rule.Resources[0] + " in " + m.needed.Namespace
 		return "", nil
-	}
-	if err != nil {
+	case err != nil:
 		return "", wrapped("looking for an object to try a change on", err)
+	case len(found.Items) == 0:
+		m.untried = "there are no " + rule.Resources[0] + " in " + m.needed.Namespace
+		return "", nil
 	}
 	return path + "/" + found.Items[0].Name, nil
 }
