@@ -107,8 +107,21 @@ func (c *cluster) checkAmbient(ctx context.Context, needed document) (rights, er
 	if err != nil {
 		return nil, err
 	}
-	if rest := seen.found.except(tolerated); len(rest) > 0 {
+	return c.tolerable(ctx, seen.found, tolerated)
+}
+
+// tolerable are those of the rights that every account has which are tolerated. Any other
+// is an *invalid.Error, once a further account that nobody can have bound has it too.
+func (c *cluster) tolerable(ctx context.Context, found, tolerated rights) (rights, error) {
+	rest := found.except(tolerated)
+	if len(rest) > 0 {
+		var err error
+		if rest, err = c.asAnotherCanary(ctx, rest); err != nil {
+			return nil, err
+		}
+	}
+	if len(rest) > 0 {
 		return nil, c.untolerated(ctx, rest)
 	}
-	return seen.found, nil
+	return found.both(tolerated), nil
 }

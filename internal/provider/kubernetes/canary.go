@@ -2,6 +2,9 @@ package kubernetes
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,14 +53,55 @@ func (c *cluster) canaryToken(ctx context.Context) (string, error) {
 }
 
 func (c *cluster) makeCanary(ctx context.Context) error {
-	err := c.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: meta.ObjectMeta{
-		Name: canaryName, Namespace: c.namespace, Labels: map[string]string{managedBy: engineName},
-		Annotations: map[string]string{markPrefix + "about": "asks what every account may do; bind nothing to it"},
-	}})
+	err := c.makeCanaryNamed(ctx, canaryName)
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
 	return err
+}
+
+func (c *cluster) makeCanaryNamed(ctx context.Context, name string) error {
+	return c.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: meta.ObjectMeta{
+		Name: name, Namespace: c.namespace, Labels: map[string]string{managedBy: engineName},
+		Annotations: map[string]string{markPrefix + "about": "asks what every account may do; bind nothing to it"},
+	}})
+}
+
+// asAnotherCanary are those of the rights that an account has which is made for the
+// question. The canary's name is known: who may make bindings in a namespace can bind it,
+// which gives no other account anything.
+func (c *cluster) asAnotherCanary(ctx context.Context, of rights) (_ rights, err error) {
+	name := canaryName + "-" + strings.ToLower(rand.Text())
+	if err := c.makeCanaryNamed(ctx, name); err != nil {
+		return nil, err
+	}
+	defer func() {
+		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
+		defer cancel()
+		err = errors.Join(err, c.client.deleteObject(detached, accountKind, accountsPath(c.namespace)+"/"+name))
+	}()
+	made, err := c.client.createToken(ctx, c.namespace, name, nil, int64(shortestToken/time.Second))
+	if err != nil {
+		return nil, err
+	}
+	var has rights
+	asked := map[string]bool{}
+	for _, one := range of {
+		_, namespace, within := strings.Cut(one.of, " in ")
+		if !within {
+			namespace = everywhere // a path
+		}
+		if asked[namespace] {
+			continue
+		}
+		asked[namespace] = true
+		status, err := c.client.rules(ctx, made.Status.Token, namespace)
+		if err != nil {
+			return nil, err
+		}
+		has = append(has, rightsIn(namespace, rulesIn(status))...)
+	}
+	return of.both(has), nil
 }
 
 // forgetCanary drops a token that the API server takes no more.
