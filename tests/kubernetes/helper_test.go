@@ -3,6 +3,7 @@ package kubernetes
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -122,6 +123,18 @@ func TestHelperKeepsNothingAlive(t *testing.T) {
 		"again-held": {do: func(h helper, c credential) error {
 			return h.bindAgain(ctx, c, "again", []string{"example.com/hold"})
 		}},
+		"as-a-user": {do: func(h helper, c credential) error { return h.bindGrantsRole(ctx, c, "again", userOf(c.account)) }},
+		"both-ways": {do: func(h helper, c credential) error {
+			return h.bindAgain(ctx, c, "again", nil, userOf(c.account), rbac.Subject{Kind: "User", APIGroup: rbac.GroupName, Name: "somebody"})
+		}},
+		"many": {do: func(h helper, c credential) error {
+			for i := range 40 {
+				if err := h.bindAgain(ctx, c, fmt.Sprintf("again-%d", i), []string{"example.com/hold"}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, within: 12 * time.Second},
 		"with-others": {do: func(h helper, c credential) error {
 			return h.bindAgain(ctx, c, "again", nil, rbac.Subject{Kind: "User", APIGroup: rbac.GroupName, Name: "somebody"})
 		}},

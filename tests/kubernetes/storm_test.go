@@ -95,6 +95,15 @@ func acts() map[string]func(context.Context, *storm) {
 			s.made++
 			_ = s.helper.bindAgain(ctx, s.minted, fmt.Sprintf("%s-%d", s.name, s.made), nil, rbac.Subject{Kind: "Group", APIGroup: rbac.GroupName, Name: "somebodies"})
 		},
+		"helper binds the account's user": func(ctx context.Context, s *storm) {
+			s.made++
+			_ = s.helper.bindGrantsRole(ctx, s.minted, fmt.Sprintf("%s-%d", s.name, s.made), userOf(s.minted.account))
+		},
+		"helper binds the engine's account": func(ctx context.Context, s *storm) {
+			s.made++
+			canary := account(lab.AccountsNamespace, canaryAccount)
+			_ = s.helper.bindGrantsRole(ctx, s.minted, fmt.Sprintf("%s-%d", s.name, s.made), canary)
+		},
 		"helper makes the binding again": func(ctx context.Context, s *storm) {
 			bindings := s.helper.RbacV1().RoleBindings(s.helper.namespace)
 			ours, err := bindings.Get(ctx, s.minted.account, meta.GetOptions{})

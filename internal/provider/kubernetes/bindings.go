@@ -99,13 +99,15 @@ func (c *cluster) namespacesWith(ctx context.Context, selector string) ([]string
 // as old as what it decides by. A selector leaves some out.
 func (c *cluster) toEverybody(ctx context.Context, resource, selector string) ([]binding, error) {
 	all, err := c.listBindings(ctx, resource, selector)
+	return slices.DeleteFunc(all, func(one binding) bool { return !c.bindsEverybody(one) }), err
+}
+
+// bindsEverybody says whether every minted account comes under a binding.
+func (c *cluster) bindsEverybody(one binding) bool {
 	everybody := c.everybody()
-	return slices.DeleteFunc(all, func(one binding) bool {
-		return !slices.ContainsFunc(one.Subjects, func(subject rbac.Subject) bool {
-			return subject.Kind == rbac.GroupKind && slices.Contains(everybody, subject.Name) ||
-				c.isAccount(subject, canaryName)
-		})
-	}), err
+	return slices.ContainsFunc(one.Subjects, func(subject rbac.Subject) bool {
+		return subject.Kind == rbac.GroupKind && slices.Contains(everybody, subject.Name)
+	})
 }
 
 // listBindings lists all bindings of a kind.

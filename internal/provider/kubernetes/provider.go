@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 
 	"github.com/hashicorp/vault/sdk/framework"
@@ -73,7 +74,7 @@ type cluster struct {
 
 	canary canary
 	looks  looks
-	bound  gathered[map[string][]binding] // by the minted accounts that they bind
+	bound  gathered[bindings]
 }
 
 func open(settings provider.Settings, facts provider.Facts, local pod) (*cluster, error) {
@@ -111,6 +112,9 @@ func (c *cluster) Prepare(_ context.Context, grant provider.Grant) (provider.Han
 	handle[handleName] = name
 	handle[handleAccounts] = c.namespace
 	handle[handleNamespace] = policy.Namespace
+	if len(policy.TolerateAmbient) > 0 {
+		handle[handleTolerated] = strings.Join(policy.TolerateAmbient, "\n")
+	}
 	return handle, nil
 }
 
@@ -125,6 +129,7 @@ const (
 	handleName      = "name"               // of the account and of its binding; of a Role for what is installed
 	handleAccounts  = "accounts_namespace" // that the account is in
 	handleNamespace = "namespace"          // that the binding and the Role are in
+	handleTolerated = "tolerate_ambient"   // what everybody may do that a revoke need not wait for, in lines
 )
 
 // Identity implements provider.Identified.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	rbac "k8s.io/api/rbac/v1"
@@ -37,13 +38,20 @@ func (e *heldError) Error() string {
 	return fmt.Sprintf("the %s is still there until its finalizers are removed: %q", e.what, e.finalizers)
 }
 
-// place is where a grant's binding and account are.
-type place struct{ name, accounts, namespace string }
+// place is where a grant's binding and account are, and what everybody may do there that
+// the grant's role tolerates.
+type place struct {
+	name, accounts, namespace string
+	tolerated                 rights
+}
 
 func placeOf(handle provider.Handle) (place, error) {
 	found := place{name: handle[handleName], accounts: handle[handleAccounts], namespace: handle[handleNamespace]}
 	if found.name == "" || found.accounts == "" || found.namespace == "" {
 		return place{}, errors.New("kubernetes: deleting the role binding: the handle names none")
+	}
+	if text := handle[handleTolerated]; text != "" {
+		found.tolerated, _ = parseRights(strings.Split(text, "\n")) // what can't be read is not tolerated
 	}
 	return found, nil
 }
@@ -63,27 +71,25 @@ func (c *cluster) Revoke(ctx context.Context, handle provider.Handle) error {
 
 // Kill implements provider.Killer. It deletes the binding and the account concurrently:
 // without its binding an account may do nothing at once. A binding that is kept loses its
-// subject. Where even that is refused, Kill waits until the API server no longer takes the
-// token of the deleted account. Bindings that others have made for the account end too.
+// subject. Bindings that others have made for the account end too. Where something still
+// gives the account rights, Kill waits until the API server no longer takes its token.
 func (c *cluster) Kill(ctx context.Context, handle provider.Handle) (left bool, err error) {
 	at, err := placeOf(handle)
 	if err != nil {
 		return false, err
 	}
 	var unbound, deleted, asked error
-	var others []binding
+	var others bindings
 	_ = sideBySide(
 		func() error { unbound = c.client.deleteObject(ctx, bindingKind, at.bindingPath()); return nil },
 		func() error { deleted = c.client.deleteObject(ctx, accountKind, at.accountPath()); return nil },
-		func() error { others, asked = c.bindingsOf(ctx, at); return nil },
+		func() error { others, asked = c.bindingsNow(ctx); return nil },
 	)
+	untaken := time.Now().Add(authenticationCache) // when a deleted account's token is no longer taken
 	if asked != nil && !forbidden(asked) {
 		return false, errors.Join(asked, unbound, deleted)
 	}
-	cut := true // whether nothing gives the account rights
-	for _, other := range others {
-		cut = c.cutOff(ctx, other, at) == nil && cut
-	}
+	cut := asked == nil // whether nothing gives the account rights
 	var kept *heldError
 	switch {
 	case unbound == nil:
@@ -95,6 +101,7 @@ func (c *cluster) Kill(ctx context.Context, handle provider.Handle) (left bool, 
 	default:
 		return false, errors.Join(unbound, deleted)
 	}
+	cut = c.cutOthers(ctx, others, at, untaken) && cut
 	if errors.As(deleted, &kept) && cut {
 		return true, nil
 	}
@@ -105,11 +112,38 @@ func (c *cluster) Kill(ctx context.Context, handle provider.Handle) (left bool, 
 		return left, nil
 	}
 	select {
-	case <-time.After(authenticationCache):
+	case <-time.After(time.Until(untaken)):
 		return left, nil
 	case <-ctx.Done():
 		return false, errors.Join(fmt.Errorf("kubernetes: waiting until the token of the deleted account is not taken any longer: %w", ctx.Err()), unbound)
 	}
+}
+
+// cutAtOnce is how many of others' bindings a revoke changes at once.
+const cutAtOnce = 16
+
+// cutOthers takes a grant's account out of all bindings that others have made for it, and
+// says whether nothing gives it rights. It stops when the API server no longer takes the
+// account's token: however many bindings somebody makes, a revoke takes no longer.
+func (c *cluster) cutOthers(ctx context.Context, others bindings, at place, untaken time.Time) bool {
+	limited, cancel := context.WithDeadline(ctx, untaken)
+	defer cancel()
+	cut := true
+	for some := range slices.Chunk(others.of[at.name], cutAtOnce) {
+		var work []func() error
+		for _, other := range some {
+			if other.Metadata.Name != at.name || other.Metadata.Namespace != at.namespace { // not the grant's own
+				work = append(work, func() error { return c.cutOff(limited, other, at) })
+			}
+		}
+		cut = sideBySide(work...) == nil && cut
+	}
+	if !slices.Contains(others.open, at.namespace) {
+		return cut
+	}
+	// Somebody has bound a group there that the account is in.
+	found, _, err := c.everybodys(limited, at.namespace)
+	return cut && err == nil && len(found.except(at.tolerated.within(at.namespace))) == 0
 }
 
 // Tidy implements provider.Killer.
@@ -148,43 +182,48 @@ func blocked(err error, resource, namespace, name string) error {
 	}
 }
 
-// bindingsOf lists the bindings to a grant's account that are not the grant's own. Who may
-// make bindings in a namespace can make one for any account. There is one list under way
-// at a time, which all revokes share.
-func (c *cluster) bindingsOf(ctx context.Context, at place) ([]binding, error) {
-	all, err := c.bound.ask(ctx, lookLimit, func(ctx context.Context) (map[string][]binding, error) {
-		found := map[string][]binding{}
+// bindings are those that concern minted accounts.
+type bindings struct {
+	of   map[string][]binding // by the account that they bind
+	open []string             // namespaces where a RoleBinding binds a group that every account is in
+}
+
+// bindingsNow lists the bindings that concern minted accounts. Who may make bindings in a
+// namespace can make one for any account. There is one list under way at a time, which all
+// revokes share.
+func (c *cluster) bindingsNow(ctx context.Context) (bindings, error) {
+	return c.bound.ask(ctx, lookLimit, func(ctx context.Context) (bindings, error) {
+		found := bindings{of: map[string][]binding{}}
 		for _, resource := range []string{"rolebindings", "clusterrolebindings"} {
 			some, err := c.listBindings(ctx, resource, "")
 			if err != nil {
-				return nil, err
+				return bindings{}, err
 			}
 			for _, one := range some {
 				for _, subject := range one.Subjects {
-					if c.isAccount(subject, "") {
-						found[subject.Name] = append(found[subject.Name], one)
+					if name, is := c.accountOf(subject); is {
+						found.of[name] = append(found.of[name], one)
 					}
+				}
+				if one.Metadata.Namespace != "" && c.bindsEverybody(one) {
+					found.open = append(found.open, one.Metadata.Namespace)
 				}
 			}
 		}
 		return found, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	return slices.DeleteFunc(slices.Clone(all[at.name]), func(one binding) bool {
-		return one.Metadata.Name == at.name && one.Metadata.Namespace == at.namespace
-	}), nil
 }
 
-// isAccount says whether a subject is the minted account of that name, or any of the
-// namespace of minted accounts where the name is empty.
-func (c *cluster) isAccount(subject rbac.Subject, name string) bool {
+// accountOf is the name of the minted account that a subject is. RBAC takes an account's
+// user name for the account.
+func (c *cluster) accountOf(subject rbac.Subject) (name string, is bool) {
 	switch subject.Kind {
 	case rbac.ServiceAccountKind:
-		return subject.Namespace == c.namespace && (name == "" || subject.Name == name)
+		return subject.Name, subject.Namespace == c.namespace
+	case rbac.UserKind:
+		return strings.CutPrefix(subject.Name, "system:serviceaccount:"+c.namespace+":")
 	default:
-		return false
+		return "", false
 	}
 }
 
@@ -195,7 +234,10 @@ func (c *cluster) cutOff(ctx context.Context, from binding, at place) error {
 	if from.Metadata.Namespace != "" {
 		path = rbacPath(from.Metadata.Namespace, "rolebindings") + "/" + from.Metadata.Name
 	}
-	rest := slices.DeleteFunc(slices.Clone(from.Subjects), func(subject rbac.Subject) bool { return c.isAccount(subject, at.name) })
+	rest := slices.DeleteFunc(slices.Clone(from.Subjects), func(subject rbac.Subject) bool {
+		name, is := c.accountOf(subject)
+		return is && name == at.name
+	})
 	version := from.Metadata.ResourceVersion
 	if len(rest) == 0 {
 		err := c.client.deleteObject(ctx, bindingKind, path)
