@@ -138,10 +138,10 @@ func (c *Circuit) Do(ctx context.Context, kind Kind, call func(context.Context) 
 		return err
 	}
 	verdict := Nothing
-	defer func() { c.leave(turn, verdict, err) }()
+	defer func() { c.leave(&turn, verdict, err) }()
 	ctx, cancel := turn.limit(ctx)
 	defer cancel()
-	err = call(ctx)
+	err = call(context.WithValue(ctx, idleKey{}, func() { c.idle(&turn) }))
 	verdict = c.verdict(err)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		verdict = Unanswered // however the call puts it
@@ -149,11 +149,29 @@ func (c *Circuit) Do(ctx context.Context, kind Kind, call func(context.Context) 
 	return err
 }
 
+// idleKey is the context key of the function that makes a call idle.
+type idleKey struct{}
+
+// Idle says that the call whose context ctx is asks the target nothing more and only waits.
+// Its place is free for another call. Outside of a call, Idle does nothing.
+func Idle(ctx context.Context) {
+	if idle, in := ctx.Value(idleKey{}).(func()); in {
+		idle()
+	}
+}
+
+func (c *Circuit) idle(waits *turn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.free(waits)
+}
+
 // turn is one call that is let through.
 type turn struct {
 	kind  Kind
 	era   int
 	probe bool
+	freed bool // whether its room is another's already
 }
 
 // limit is the context of the turn's call.
@@ -234,14 +252,12 @@ func (c *Circuit) take(kind Kind) {
 	}
 }
 
-func (c *Circuit) leave(left turn, verdict Verdict, err error) {
+func (c *Circuit) leave(left *turn, verdict Verdict, err error) {
 	c.mu.Lock()
-	if !left.probe && left.kind != Commit {
-		c.release(left.kind)
-	}
+	c.free(left)
 	before := c.down
 	if left.era == c.era {
-		c.judge(left, verdict)
+		c.judge(*left, verdict)
 	}
 	if left.probe {
 		close(c.probe)
@@ -251,6 +267,14 @@ func (c *Circuit) leave(left turn, verdict Verdict, err error) {
 	c.mu.Unlock()
 	if before != after && c.changed != nil {
 		c.changed(after, err)
+	}
+}
+
+// free releases the room of a call, once. A probe and a commit have none.
+func (c *Circuit) free(of *turn) {
+	if !of.probe && of.kind != Commit && !of.freed {
+		of.freed = true
+		c.release(of.kind)
 	}
 }
 

@@ -280,6 +280,38 @@ func TestRevokesGoFirst(t *testing.T) {
 	})
 }
 
+// A call that only waits leaves its place to others, once, and its outcome still counts.
+func TestIdleCallsLeaveTheirPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, woken := newCircuit(), make(chan struct{})
+		var all sync.WaitGroup
+		for range 3 * atOnce {
+			all.Go(func() {
+				err := c.Do(t.Context(), Revoke, func(ctx context.Context) error {
+					Idle(ctx)
+					Idle(ctx)
+					<-woken
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		synctest.Wait()
+		started := time.Now()
+		if err := c.Do(t.Context(), Mint, returns(nil)); err != nil || time.Since(started) != 0 {
+			t.Errorf("a mint beside idle revokes: %v after %s", err, time.Since(started))
+		}
+		close(woken)
+		all.Wait()
+		if state := c.State(); state != (State{}) {
+			t.Errorf("in the end: %+v", state)
+		}
+	})
+	Idle(t.Context()) // outside of a call
+}
+
 // Who waits does so until its own deadline, a mint for ten seconds at most.
 func TestWaitingHasAnEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

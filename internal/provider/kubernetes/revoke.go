@@ -14,6 +14,7 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/precision-access/vault-plugin-secrets-precision/internal/circuit"
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
 
@@ -111,6 +112,7 @@ func (c *cluster) Kill(ctx context.Context, handle provider.Handle) (left bool, 
 	if cut {
 		return left, nil
 	}
+	circuit.Idle(ctx) // however many revokes wait, they keep no mint from the API server
 	select {
 	case <-time.After(time.Until(untaken)):
 		return left, nil
@@ -200,10 +202,8 @@ func (c *cluster) bindingsNow(ctx context.Context) (bindings, error) {
 				return bindings{}, err
 			}
 			for _, one := range some {
-				for _, subject := range one.Subjects {
-					if name, is := c.accountOf(subject); is {
-						found.of[name] = append(found.of[name], one)
-					}
+				for _, name := range c.accountsOf(one) {
+					found.of[name] = append(found.of[name], one)
 				}
 				if one.Metadata.Namespace != "" && c.bindsEverybody(one) {
 					found.open = append(found.open, one.Metadata.Namespace)
@@ -212,6 +212,17 @@ func (c *cluster) bindingsNow(ctx context.Context) (bindings, error) {
 		}
 		return found, nil
 	})
+}
+
+// accountsOf are the names of the minted accounts that a binding binds, each once.
+func (c *cluster) accountsOf(one binding) []string {
+	var names []string
+	for _, subject := range one.Subjects {
+		if name, is := c.accountOf(subject); is {
+			names = append(names, name)
+		}
+	}
+	return inOrder(names)
 }
 
 // accountOf is the name of the minted account that a subject is. RBAC takes an account's
