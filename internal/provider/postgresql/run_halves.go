@@ -19,12 +19,14 @@ import (
 //	-- Down Migration                        https://github.com/salsita/node-pg-migrate
 //	-- rambler down                          https://github.com/elwinar/rambler
 //	-- !Downs                                https://www.playframework.com
-var undoLine = regexp.MustCompile(`(?im)^[ \t]*--[ \t]*(?:\+[a-z]+[ \t]+down\b|migrate:down\b|//[ \t]*@undo\b|--[ \t]*create above / drop below|down migration\b|rambler down\b|-?[ \t]*!downs\b).*$`)
+var undoLine = regexp.MustCompile(`(?im)^[\s\pZ]*--[-\pZ\t\f\v]*` +
+	`(?:\+[a-z]+[\pZ\t\f\v]+down\b|migrate:down\b|(?://[\pZ\t\f\v]*)?@undo\b|create above / drop below|down migration\b|rambler down\b|!downs\b).*$`)
 
 // checkHalves refuses a command that is a migration and what takes it back: the tool would
 // run one of the two. The error is an *invalid.Error.
 func checkHalves(field, text string, tokens []token) error {
-	line := undoLine.FindStringIndex(text)
+	// The server ends a comment at a carriage return, too.
+	line := undoLine.FindStringIndex(strings.ReplaceAll(text, "\r", "\n"))
 	if line == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package postgresql
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -49,11 +50,17 @@ func TestBothHalves(t *testing.T) {
 	for _, line := range []string{
 		"-- +goose Down", "--+goose down", "  -- +goose  Down", "-- +migrate Down", "-- +migrate Down notransaction", "-- migrate:down", "--migrate:down transaction:false",
 		"--//@UNDO", "-- //@UNDO", "-- //@undo", "---- create above / drop below ----", "-- Down Migration", "-- rambler down", "-- !Downs", "--- !Downs",
+		"--\t+GOOSE\tDOWN", "\t--+goose Down\t", "\f-- +goose Down", "--\u00a0+goose\u00a0Down", "-- @UNDO", "-----create above / drop below ----", "--MIGRATE:DOWN",
 	} {
 		err := checkCommand("command", "-- +goose Up\n"+up+line+down)
 		if err == nil || !strings.Contains(err.Error(), "both halves") || !strings.Contains(err.Error(),
-			strings.TrimSpace(line)) {
+			strconv.Quote(strings.TrimSpace(line))) {
 			t.Errorf("%s: %v", line, err)
+		}
+		for _, end := range []string{"\r", "\r\n"} {
+			if err := checkCommand("command", strings.ReplaceAll("-- +goose Up\n"+up+line+down, "\n", end)); err == nil {
+				t.Errorf("%q with lines that end with %q is not refused", line, end)
+			}
 		}
 		for _, text := range []string{up + line, up + line + "\n-- nothing\n", up + line + "\n;\n"} {
 			if err := checkCommand("command", text); err != nil {
