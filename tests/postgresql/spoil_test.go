@@ -59,7 +59,7 @@ func TestHolderOfACredentialSpoilsNoOther(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		bounds := provider.Bounds{Options: provider.Settings{"command": month, "run_as": owner}}
+		bounds := provider.Bounds{Options: provider.Settings{"command": month, "run_as": owner, "settings": map[string]any{"app.who": "the engine"}}}
 		findings, err := opened.(provider.Examiner).Examine(t.Context(), granted, bounds)
 		if err != nil {
 			t.Fatalf("another role: %v", err)

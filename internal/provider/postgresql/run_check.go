@@ -117,7 +117,7 @@ func checkCustom(ctx context.Context, q querier, custom map[string]string) error
 	}
 	for _, name := range slices.Sorted(maps.Keys(custom)) {
 		var known bool
-		if err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_settings WHERE lower(name) = $1)", name).Scan(&known); err != nil {
+		if err := q.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_show_all_settings() WHERE lower(name) = $1)", name).Scan(&known); err != nil {
 			return said("look at setting "+name, err)
 		}
 		if known {
