@@ -24,7 +24,7 @@ func watchdogName(mount string) string { return prefix(mount) + "watchdog" }
 const watchdogs = `SELECT FROM pg_stat_activity w
  WHERE w.application_name = $1 AND w.usesysid = (SELECT oid FROM pg_roles WHERE rolname = current_user) AND w.state <> 'idle'`
 
-// watchdogProgram takes the pattern of the logins' names. Of two, the one that began
+// watchdogProgram takes the patterns of the logins' names and of the holders'. Of two, the one that began
 // later ends itself. It says nothing to its client, which may be gone: a word would end it.
 const watchdogProgram = `DO LANGUAGE plpgsql $watchdog$
 DECLARE
@@ -35,10 +35,11 @@ BEGIN
   SELECT pid, backend_start, usesysid, application_name INTO me FROM pg_catalog.pg_stat_activity WHERE pid = pg_catalog.pg_backend_pid();
   LOOP
     BEGIN
-      -- A client that was let in before and is held back until after has nothing then.
+      -- A client that was let in before and is held back until after has nothing then. Others'
+      -- memberships stay: their grantors can lock those, and so hold up what follows.
       FOR late IN SELECT r.rolname AS login, h.rolname AS holder FROM pg_catalog.pg_roles r
                     JOIN pg_catalog.pg_auth_members m ON m.member = r.oid JOIN pg_catalog.pg_roles h ON h.oid = m.roleid
-                   WHERE r.rolname LIKE %[1]s AND r.rolvaliduntil <= pg_catalog.clock_timestamp()
+                   WHERE r.rolname LIKE %[1]s AND h.rolname LIKE %[4]s AND r.rolvaliduntil <= pg_catalog.clock_timestamp()
       LOOP
         BEGIN
           EXECUTE pg_catalog.format('REVOKE %%I FROM %%I', late.holder, late.login);
@@ -153,7 +154,7 @@ func (w *watch) send(ctx context.Context, mount string) error {
 		closeConn(conn)
 		return err
 	}
-	program := fmt.Sprintf(watchdogProgram, literal(likeLogins(mount)), int(watchQuiet/watchEvery), watchEvery.Seconds())
+	program := fmt.Sprintf(watchdogProgram, literal(likeLogins(mount)), int(watchQuiet/watchEvery), watchEvery.Seconds(), literal(likeHolders(mount)))
 	raw, err := conn.PgConn().Hijack()
 	if err != nil {
 		closeConn(conn)
