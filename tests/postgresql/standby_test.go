@@ -128,3 +128,48 @@ func TestExpiryOnAStandby(t *testing.T) {
 		figures.Log(t, "Vault killed: a session on a hot standby cut %s after its expiry", after.Round(time.Millisecond))
 	})
 }
+
+// A standby that was started again has lost its watchdog: the next sweep starts it, also
+// where nothing is minted. A standby that was promoted keeps the login as it was, so that
+// the credential is not called revoked.
+func TestWatchdogOfAStandbyThatRestarts(t *testing.T) {
+	oldestAndNewest(t, func(t *testing.T) {
+		s, standby, m := withStandby(t)
+		minted := m.mint("deletes/JIRA-1")
+		watched := func() bool {
+			there, err := standby.Connect(t.Context(), standby.Superuser, s.name)
+			if err != nil {
+				return false
+			}
+			defer there.Close(context.Background())
+			var runs bool
+			err = there.QueryRow(t.Context(), "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE application_name LIKE '%\\_watchdog' AND state <> 'idle')").Scan(&runs)
+			return err == nil && runs
+		}
+		eventually(t, "the watchdog runs on the standby", 10*time.Second, watched)
+		if err := standby.Restart(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if watched() {
+			t.Fatal("the watchdog has outlived the standby")
+		}
+		eventually(t, "the watchdog runs again", 2*time.Minute, func() bool { m.write("tidy", nil); return watched() })
+
+		super, err := standby.Connect(t.Context(), standby.Superuser, s.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer super.Close(context.Background())
+		s.reading(standby, minted.login) // it is replayed there
+		if _, err := super.Exec(t.Context(), "SELECT pg_promote()"); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.tryRevoke(minted); err == nil {
+			t.Error("it is called revoked although a promoted standby lets it in")
+		}
+		if _, err := super.Exec(t.Context(), "ALTER ROLE "+minted.login.Name+" NOLOGIN"); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it is revoked once it is closed there", 2*time.Minute, func() bool { return m.tryRevoke(minted) == nil })
+	})
+}

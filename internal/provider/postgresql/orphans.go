@@ -12,7 +12,7 @@ import (
 )
 
 // Marked implements provider.OrphanFinder: the mount's logins. While there are any,
-// it sees to it that the watchdog runs, too: a server that was started again has lost it.
+// it sees to it that the watchdogs run, too: a server that was started again has lost its own.
 func (p *postgres) Marked(ctx context.Context, mount string, known func(grant string, handle provider.Handle) bool) iter.Seq2[provider.Marked, error] {
 	return func(yield func(provider.Marked, error) bool) {
 		found, err := p.logins(ctx, mount)
@@ -21,8 +21,9 @@ func (p *postgres) Marked(ctx context.Context, mount string, known func(grant st
 			return
 		}
 		if len(found) > 0 {
-			_ = p.watch.start(ctx, mount) // a mint warns where it can't
-			_, _ = p.server.revocations() // so that a connection is kept open for what lives; a revoke says what is wrong
+			_ = p.watch.start(ctx, mount)   // a mint warns where it can't
+			_ = p.watchStandbys(ctx, mount) // so does it here
+			_, _ = p.server.revocations()   // so that a connection is kept open for what lives; a revoke says what is wrong
 		}
 		for _, one := range found {
 			if !known(one.Grant, nil) && !yield(one, nil) {

@@ -147,8 +147,10 @@ func (s *standby) cut(ctx context.Context, r *revocation, written string) error 
 	return poll(ctx, patience, func() (bool, error) {
 		var replayed bool
 		var left int
-		// In this order: a session may begin until it is replayed.
-		err := lent.QueryRow(ctx, "SELECT NOT pg_is_in_recovery() OR pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written).Scan(&replayed)
+		// In this order: a session may begin until it is replayed. One that was promoted
+		// replays nothing any longer, and may have the login as it was.
+		err := lent.QueryRow(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() >= $1::text::pg_lsn
+  ELSE NOT EXISTS (SELECT FROM pg_roles WHERE oid = $2 AND rolname = ANY ($3::text[]) AND rolcanlogin) END`, written, r.oid, names).Scan(&replayed)
 		if err != nil {
 			return false, said("how far it has replayed", err)
 		}
