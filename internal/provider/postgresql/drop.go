@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,7 +99,9 @@ func (p *postgres) obstacles(ctx context.Context, conn *pgx.Conn, database, logi
 	var reasons, statements []string
 	for _, one := range found {
 		reasons = append(reasons, one.What+" of "+one.Owner)
-		statements = append(statements, one.Statement)
+		if !slices.Contains(statements, one.Statement) { // DROP OWNED is one for many
+			statements = append(statements, one.Statement)
+		}
 	}
 	return &provider.CleanupBlocked{
 		Reason: fmt.Sprintf("in database %s the role %s has been given what the engine can't take back: %s", database, login, shortList(reasons)),
@@ -175,19 +178,27 @@ func databasesOf(ctx context.Context, conn *pgx.Conn, role string) ([]string, er
 	return databases, said("what role "+role+" owns", err)
 }
 
-// clear is disown in one database.
+// clear is disown in one database. What can't be taken from the role keeps nothing else.
 func (s *server) clear(ctx context.Context, conn *pgx.Conn, role string) error {
-	if err := takeBack(ctx, conn, role); err != nil && !isState(err, insufficientPrivilege) {
-		return said("REVOKE", err)
+	gifts, err := given(ctx, conn, role)
+	if err != nil {
+		return err
+	}
+	for _, one := range gifts { // that the engine has given; see takeBack
+		if _, err := conn.Exec(ctx, one.taking(role)); err != nil && !isState(err, insufficientPrivilege) {
+			return said("REVOKE", err)
+		}
 	}
 	// Somebody else's thing may hang on the role's, and goes with it: it would keep
 	// the role alive, and no other role may be given what a credential has made.
-	if _, err := conn.Exec(ctx, "DROP OWNED BY "+ident(role)+" CASCADE"); err != nil {
-		return lacks("DROP OWNED BY "+role, err, fieldUsername, s.username, "GRANT "+ident(role)+" TO "+ident(s.username))
+	_, err = conn.Exec(ctx, "DROP OWNED BY "+ident(role)+" CASCADE")
+	if err != nil && !isState(err, insufficientPrivilege, dependentObjects) {
+		return said("DROP OWNED BY "+role, err)
 	}
+	failed := lacks("DROP OWNED BY "+role, err, fieldUsername, s.username, "GRANT "+ident(role)+" TO "+ident(s.username))
 	left, err := given(ctx, conn, role)
 	if err != nil {
-		return err
+		return errors.Join(failed, err)
 	}
 	for _, one := range left {
 		// Only who gave it can take it.
@@ -198,11 +209,11 @@ func (s *server) clear(ctx context.Context, conn *pgx.Conn, role string) error {
 			_, err := tx.Exec(ctx, one.taking(role))
 			return err
 		})
-		if err != nil {
-			return lacks("REVOKE", err, fieldUsername, s.username, "as "+one.Grantor+": "+one.taking(role))
+		if err != nil && failed == nil {
+			failed = lacks("REVOKE", err, fieldUsername, s.username, "as "+one.Grantor+": "+one.taking(role))
 		}
 	}
-	return nil
+	return failed
 }
 
 // gift is a privilege that a role was given.
