@@ -50,7 +50,8 @@ SELECT coalesce(pg_describe_object(t.classid, t.objid, t.objsubid), 'something o
             ELSE format('REVOKE ALL ON %s %s FROM %I CASCADE', CASE i.type WHEN 'server' THEN 'FOREIGN SERVER' WHEN 'foreign-data wrapper' THEN 'FOREIGN DATA WRAPPER'
                                                                           WHEN 'parameter ACL' THEN 'PARAMETER' ELSE upper(i.type) END, i.identity, me.rolname) END,
        -- What the holder itself owns, a login has left that has taken on its role.
-       t.owner IN (SELECT oid FROM subject)
+       -- Whose a policy in another database is can't be seen, and it gives nothing here.
+       t.owner IN (SELECT oid FROM subject) AND (t.classid <> 'pg_policy'::regclass OR t.dbid = (SELECT oid FROM here))
   FROM me, thing t LEFT JOIN pg_database b ON b.oid = t.dbid, LATERAL pg_identify_object(t.classid, t.objid, t.objsubid) i
  WHERE NOT EXISTS (SELECT FROM acl WHERE t.deptype = 'a' AND acl.classid = t.classid AND acl.objid = t.objid AND acl.objsubid = t.objsubid
                                      AND t.dbid IN (0, (SELECT oid FROM here)))
