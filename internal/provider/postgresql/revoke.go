@@ -3,13 +3,12 @@ package postgresql
 import (
 	"context"
 	"errors"
-	"fmt"
 	"regexp"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/internal/provider"
 )
@@ -55,11 +54,11 @@ func (p *postgres) Kill(ctx context.Context, handle provider.Handle) (bool, erro
 
 // kill disables a login, and says why something of it is left.
 func (p *postgres) kill(ctx context.Context, handle provider.Handle) (left, err error) {
-	r, done, err := p.revocation(ctx, handle)
+	r, err := p.revocation(ctx, handle)
 	if err != nil {
 		return nil, err
 	}
-	defer done()
+	defer r.giveBack()
 	if there, err := r.find(ctx); err != nil {
 		return nil, err
 	} else if !there {
@@ -77,11 +76,16 @@ func (p *postgres) kill(ctx context.Context, handle provider.Handle) (left, err 
 		return nil, err
 	}
 	if left = errBegun; !held {
-		left = p.cleanUp(ctx, r.name, killCleanup)
+		left, err = r.cleanUp(ctx, killCleanup)
 	}
-	if left != nil {
+	switch {
+	case left != nil && err != nil: // it is disabled, and keeps its name
+		return left, nil
+	case left != nil:
 		r.setAside(ctx)
 		return left, nil
+	case err != nil:
+		return nil, err
 	}
 	return nil, r.cut(ctx)
 }
@@ -89,11 +93,11 @@ func (p *postgres) kill(ctx context.Context, handle provider.Handle) (left, err 
 // Tidy implements provider.Killer: it removes a login that is disabled. The error is a
 // *provider.CleanupBlocked where something that is not the engine's is in the way.
 func (p *postgres) Tidy(ctx context.Context, handle provider.Handle) error {
-	r, done, err := p.revocation(ctx, handle)
+	r, err := p.revocation(ctx, handle)
 	if err != nil {
 		return err
 	}
-	defer done()
+	defer r.giveBack()
 	if there, err := r.find(ctx); err != nil {
 		return err
 	} else if !there {
@@ -108,9 +112,13 @@ func (p *postgres) Tidy(ctx context.Context, handle provider.Handle) error {
 	} else if held {
 		return errBegun
 	}
-	if err := p.cleanUp(ctx, r.name, tidyCleanup); err != nil {
+	left, err := r.cleanUp(ctx, tidyCleanup)
+	if err != nil {
+		return errors.Join(left, err)
+	}
+	if left != nil {
 		r.setAside(ctx)
-		return p.blocked(ctx, r.conn, r.name, err)
+		return p.blocked(ctx, r.conn, r.name, left)
 	}
 	return r.cut(ctx)
 }
@@ -118,22 +126,43 @@ func (p *postgres) Tidy(ctx context.Context, handle provider.Handle) error {
 // revocation is one login that is being revoked, over one connection.
 type revocation struct {
 	p       *postgres
-	conn    *pgx.Conn
+	lent    *pgxpool.Conn
+	conn    *pgx.Conn // the lent one
 	handle  provider.Handle
 	name    string   // of the login now
 	oid     uint32   // 0 where it is not known
 	holders []string // of the engine's, that the login is or was a member of
 }
 
-func (p *postgres) revocation(ctx context.Context, handle provider.Handle) (*revocation, func(), error) {
+func (p *postgres) revocation(ctx context.Context, handle provider.Handle) (*revocation, error) {
 	if !loginForm.MatchString(handle[handleLogin]) {
-		return nil, nil, errors.New("postgresql: the handle names no login")
+		return nil, errors.New("postgresql: the handle names no login")
 	}
-	conn, err := p.server.forRevocation(ctx)
-	if err != nil {
-		return nil, nil, err
+	r := &revocation{p: p, handle: handle, name: handle[handleLogin]}
+	return r, r.borrow(ctx)
+}
+
+// borrow borrows the connection, and giveBack returns it. The latter is idempotent.
+func (r *revocation) borrow(ctx context.Context) (err error) {
+	if r.lent, err = r.p.server.forRevocation(ctx); err == nil {
+		r.conn = r.lent.Conn()
 	}
-	return &revocation{p: p, conn: conn.Conn(), handle: handle, name: handle[handleLogin]}, conn.Release, nil
+	return err
+}
+
+func (r *revocation) giveBack() {
+	if r.lent != nil {
+		r.lent.Release()
+	}
+	r.lent = nil
+}
+
+// cleanUp removes the login, and says why it is left. Clean-up may wait for strangers'
+// locks: meanwhile other logins are revoked over the connection.
+func (r *revocation) cleanUp(ctx context.Context, longest time.Duration) (left, err error) {
+	r.giveBack()
+	left = r.p.cleanUp(ctx, r.name, longest)
+	return left, r.borrow(ctx)
 }
 
 // setAsideName is what a login is called that is disabled and could not be removed.
@@ -281,7 +310,8 @@ func (s *server) closeLogin(ctx context.Context, login string, pids chan<- uint3
 }
 
 // unblock ends the sessions that the closing of the login waits for, other than the
-// engine's own. On PostgreSQL 15 a member of the login can act as the login.
+// engine's own. A member of the login can act as the login, where somebody with CREATEROLE
+// has made one on PostgreSQL 15.
 func (r *revocation) unblock(ctx context.Context, waiting uint32) error {
 	_, err := r.conn.Exec(ctx, `SELECT pg_terminate_backend(a.pid) FROM unnest(pg_blocking_pids($1)) b (pid)
   JOIN pg_stat_activity a ON a.pid = b.pid AND a.usename <> current_user`, int32(waiting))
@@ -400,46 +430,4 @@ func poll(ctx context.Context, long time.Duration, done func() (bool, error), la
 			return ctx.Err()
 		}
 	}
-}
-
-// rollBack rolls back what the login's sessions have left prepared, and what the process
-// waiting waits for; 0 for none. A session that has taken on its holder's role prepares
-// as that, which nobody else has a reason to.
-func (r *revocation) rollBack(ctx context.Context, waiting uint32) error {
-	type transaction struct{ ID, Owner, Database string }
-	rows, err := r.conn.Query(ctx, `SELECT gid, owner::text, database::text FROM pg_prepared_xacts WHERE owner = ANY ($1::text[])
-    OR transaction IN (SELECT transactionid FROM pg_locks WHERE pid = $2 AND locktype = 'transactionid' AND NOT granted)`,
-		append([]string{r.name}, r.holders...), int32(waiting))
-	if err != nil {
-		return said("prepared transactions", err)
-	}
-	left, err := pgx.CollectRows(rows, pgx.RowToStructByPos[transaction])
-	if err != nil {
-		return said("prepared transactions", err)
-	}
-	for _, one := range left {
-		err := r.p.server.onDatabase(ctx, one.Database, func(conn *pgx.Conn) error { return r.rollBackOne(ctx, conn, one.ID, one.Owner) })
-		stranger := one.Owner != r.name && !slices.Contains(r.holders, one.Owner)
-		if err != nil && !(stranger && isState(err, insufficientPrivilege)) {
-			return said(fmt.Sprintf("rolling back a prepared transaction in database %s", one.Database), err)
-		}
-	}
-	return nil
-}
-
-func (r *revocation) rollBackOne(ctx context.Context, conn *pgx.Conn, id, owner string) error {
-	if err := join(ctx, conn, owner); err != nil {
-		return err
-	}
-	if owner != r.name {
-		defer func() { _, _ = conn.Exec(ctx, "RESET ROLE; REVOKE "+ident(owner)+" FROM CURRENT_USER") }()
-	}
-	if _, err := conn.Exec(ctx, "SET ROLE "+ident(owner)); err != nil {
-		return err
-	}
-	_, err := conn.Exec(ctx, "ROLLBACK PREPARED "+literal(id))
-	if isState(err, undefinedObject) {
-		return nil // somebody else has
-	}
-	return err
 }
