@@ -132,7 +132,7 @@ func TestStormOfHostileSequences(t *testing.T) {
 		if counted.refused > 0 || m.irrevocable() != "0" || counted.slowest > slack*stormPromise {
 			t.Errorf("%d mints refused, %s irrevocable leases, %s at most until nothing worked", counted.refused, m.irrevocable(), counted.slowest)
 		}
-		if 2*counted.heard < counted.statements {
+		if 4*counted.heard < counted.statements { // a holder who is cut can have locked himself out
 			t.Errorf("the server has heard %d of %d statements", counted.heard, counted.statements)
 		}
 		figures.Log(t, "%d hostile sequences with %d statements, of which the server heard %d, as many revokes: nothing worked after %s at most, %s irrevocable leases, %d mints refused through a stranger's doing",

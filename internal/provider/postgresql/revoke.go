@@ -109,8 +109,8 @@ func (p *postgres) Tidy(ctx context.Context, handle provider.Handle) error {
 	}
 	if held, err := p.unsettled(ctx, r.conn, begun); err != nil {
 		return err
-	} else if held {
-		return errBegun
+	} else if held { // anybody can be held back, again and again
+		return &provider.CleanupBlocked{Reason: errBegun.Error(), Remedy: endStarting}
 	}
 	left, err := r.cleanUp(ctx, tidyCleanup)
 	if err != nil {
@@ -364,12 +364,17 @@ func (r *revocation) setAside(ctx context.Context) {
 }
 
 // starting are the server's processes that are about to become sessions: they are in
-// a transaction, and can't be seen among the sessions yet. One that a client has yet
-// to give a password to is not among them where admitted is true.
+// a transaction, and nobody can see yet whose. PostgreSQL 18 shows them without a user and
+// a database. One that a client has yet to give a password to is not among them where
+// admitted is true.
 const (
-	starting = `SELECT l.pid FROM pg_locks l WHERE l.locktype = 'virtualxid' AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid)`
+	starting = `SELECT l.pid FROM pg_locks l WHERE l.locktype = 'virtualxid'
+  AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND (a.usesysid IS NOT NULL OR a.datid IS NOT NULL))`
 	admitted = ` AND EXISTS (SELECT FROM pg_locks d WHERE d.pid = l.pid AND d.locktype = 'object' AND d.classid = 'pg_database'::regclass)`
 )
+
+// endStarting ends them, for an operator.
+const endStarting = "SELECT pg_terminate_backend(pid) FROM (" + starting + admitted + ") held_back"
 
 // begun lists those that may be a login's whose end is committed.
 func (p *postgres) begun(ctx context.Context, conn *pgx.Conn) ([]int32, error) {
