@@ -64,6 +64,7 @@ var pinned = map[string]string{
 	"statement_timeout":                   "30s",
 	"lock_timeout":                        "10s",
 	"idle_in_transaction_session_timeout": "60s",
+	"idle_session_timeout":                "0", // one connection stays open for revocation
 	"client_connection_check_interval":    "1s",
 }
 
