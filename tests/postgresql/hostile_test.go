@@ -280,6 +280,27 @@ func TestRevokeOfAHolderWhoPrepares(t *testing.T) {
 			attempt(holding, "BEGIN", "ALTER ROLE CURRENT_USER PASSWORD 'x'", "PREPARE TRANSACTION 'held'")
 			_ = holding.Close(context.Background())
 		})
+
+		// The same in a database of a helper's, to which he lets the login connect, and nobody else.
+		s.withHelper()
+		theirs := s.name + "_theirs"
+		s.exec("CREATE DATABASE " + theirs + " OWNER " + helper.Name)
+		defer s.exec("DROP DATABASE " + theirs)
+		s.exec("REVOKE ALL ON DATABASE " + theirs + " FROM PUBLIC")
+		minted = m.mint("deletes/JIRA-2")
+		s.exec("GRANT CONNECT ON DATABASE " + theirs + " TO " + minted.login.Name)
+		elsewhere := s.revokedWhileProbed(m, minted, "prepared elsewhere", "SELECT id FROM ledger.entries LIMIT 1", func() {
+			holding, err := p.Connect(t.Context(), minted.login, theirs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			attempt(holding, "BEGIN", "ALTER ROLE CURRENT_USER PASSWORD 'x'", "PREPARE TRANSACTION 'held elsewhere'")
+			_ = holding.Close(context.Background())
+		})
+		if left := s.text("SELECT count(*) FROM pg_prepared_xacts"); left != "0" {
+			t.Errorf("%s prepared transactions are left", left)
+		}
+		took = max(took, elsewhere)
 		figures.Log(t, "a prepared transaction that locks: dead %s after the revoke", took.Round(time.Millisecond))
 	})
 }

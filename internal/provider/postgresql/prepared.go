@@ -45,8 +45,15 @@ func (r *revocation) rollBack(ctx context.Context, waiting uint32) error {
 	if err != nil {
 		return said("prepared transactions", err)
 	}
+	if len(left) == 0 {
+		return nil
+	}
+	// What the login can become, and where it may connect, the engine can as its member.
+	if err := join(ctx, r.conn, r.name); err != nil {
+		return said("GRANT "+r.name, err)
+	}
 	for _, one := range left {
-		err := r.p.server.onDatabase(ctx, one.Database, func(conn *pgx.Conn) error { return r.rollBackOne(ctx, conn, one.ID, one.Owner) })
+		err := r.p.server.onDatabase(ctx, one.Database, func(conn *pgx.Conn) error { return rollBackOne(ctx, conn, one.ID, one.Owner) })
 		stranger := one.Owner != r.name && !slices.Contains(r.holders, one.Owner)
 		if err != nil && !(stranger && isState(err, insufficientPrivilege)) {
 			return said(fmt.Sprintf("rolling back a prepared transaction in database %s", one.Database), err)
@@ -55,12 +62,8 @@ func (r *revocation) rollBack(ctx context.Context, waiting uint32) error {
 	return nil
 }
 
-// rollBackOne rolls back a transaction as its owner. What the login can become, the engine
-// can become as a member of the login.
-func (r *revocation) rollBackOne(ctx context.Context, conn *pgx.Conn, id, owner string) error {
-	if err := join(ctx, conn, r.name); err != nil {
-		return err
-	}
+// rollBackOne rolls back a transaction as its owner.
+func rollBackOne(ctx context.Context, conn *pgx.Conn, id, owner string) error {
 	_, err := conn.Exec(ctx, "SET ROLE "+ident(owner))
 	if isState(err, insufficientPrivilege) {
 		if err := join(ctx, conn, owner); err != nil {
