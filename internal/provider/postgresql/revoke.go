@@ -369,7 +369,8 @@ func (r *revocation) setAside(ctx context.Context) {
 // admitted is true.
 const (
 	starting = `SELECT l.pid FROM pg_locks l WHERE l.locktype = 'virtualxid'
-  AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.pid = l.pid AND (a.usesysid IS NOT NULL OR a.datid IS NOT NULL))`
+  AND NOT EXISTS (SELECT FROM pg_stat_activity a
+                   WHERE a.pid = l.pid AND (a.usesysid IS NOT NULL OR a.datid IS NOT NULL))`
 	admitted = ` AND EXISTS (SELECT FROM pg_locks d WHERE d.pid = l.pid AND d.locktype = 'object' AND d.classid = 'pg_database'::regclass)`
 )
 

@@ -20,7 +20,8 @@ import (
 //	-- rambler down                          https://github.com/elwinar/rambler
 //	-- !Downs                                https://www.playframework.com
 var undoLine = regexp.MustCompile(`(?im)^[\s\pZ]*--[-\pZ\t\f\v]*` +
-	`(?:\+[a-z]+[\pZ\t\f\v]+down\b|migrate:down\b|(?://[\pZ\t\f\v]*)?@undo\b|create above / drop below|down migration\b|rambler down\b|!downs\b).*$`)
+	`(?:\+[a-z]+[\pZ\t\f\v]+down\b|migrate:down\b|(?://[\pZ\t\f\v]*)?@undo\b|` +
+	`create above / drop below|down migration\b|rambler down\b|!downs\b).*$`)
 
 // checkHalves refuses a command that is a migration and what takes it back: the tool would
 // run one of the two. The error is an *invalid.Error.
