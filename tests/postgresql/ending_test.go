@@ -81,52 +81,54 @@ func (s *shop) cut(login lab.Login, sql string) <-chan time.Time {
 // A revoked credential's sessions are cut within a second, whatever they are at, and
 // what they have not committed is undone.
 func TestRevokeCutsSessions(t *testing.T) {
-	forEngines(t, func(t *testing.T, engine lab.Login) {
-		s := newShop(t)
-		m := newMount(t)
-		m.configure(s, engine)
-		m.role("deletes", deletes)
-		blocker := s.connect(servers.PostgreSQL.Superuser)
-		var slowest time.Duration
-		for what, sql := range busy {
-			if what == "waiting for a lock" {
-				if _, err := blocker.Exec(t.Context(), "BEGIN; LOCK TABLE ledger.entries"); err != nil {
+	oldestAndNewest(t, func(t *testing.T) {
+		forEngines(t, func(t *testing.T, engine lab.Login) {
+			s := newShop(t)
+			m := newMount(t)
+			m.configure(s, engine)
+			m.role("deletes", deletes)
+			blocker := s.connect(servers.PostgreSQL.Superuser)
+			var slowest time.Duration
+			for what, sql := range busy {
+				if what == "waiting for a lock" {
+					if _, err := blocker.Exec(t.Context(), "BEGIN; LOCK TABLE ledger.entries"); err != nil {
+						t.Fatal(err)
+					}
+				}
+				minted := m.mint("deletes/JIRA-1")
+				oid := s.oid(minted.login)
+				ended := s.cut(minted.login, sql)
+				eventually(t, "the session is at "+what, 10*time.Second, func() bool {
+					return s.text("SELECT count(*) FROM pg_stat_activity WHERE usesysid = $1::text::oid AND query = $2", oid, sql) == "1"
+				})
+				time.Sleep(50 * time.Millisecond)
+				asked := time.Now()
+				m.revoke(minted)
+				if left := s.sessions(oid); left != "0" {
+					t.Errorf("at %s: %s sessions are left", what, left)
+				}
+				if _, err := blocker.Exec(t.Context(), "ROLLBACK"); err != nil {
 					t.Fatal(err)
 				}
-			}
-			minted := m.mint("deletes/JIRA-1")
-			oid := s.oid(minted.login)
-			ended := s.cut(minted.login, sql)
-			eventually(t, "the session is at "+what, 10*time.Second, func() bool {
-				return s.text("SELECT count(*) FROM pg_stat_activity WHERE usesysid = $1::text::oid AND query = $2", oid, sql) == "1"
-			})
-			time.Sleep(50 * time.Millisecond)
-			asked := time.Now()
-			m.revoke(minted)
-			if left := s.sessions(oid); left != "0" {
-				t.Errorf("at %s: %s sessions are left", what, left)
-			}
-			if _, err := blocker.Exec(t.Context(), "ROLLBACK"); err != nil {
-				t.Fatal(err)
-			}
-			select {
-			case at := <-ended:
-				slowest = max(slowest, at.Sub(asked))
-				if took := at.Sub(asked); took > time.Second {
-					t.Errorf("at %s it is cut after %s", what, took)
+				select {
+				case at := <-ended:
+					slowest = max(slowest, at.Sub(asked))
+					if took := at.Sub(asked); took > time.Second {
+						t.Errorf("at %s it is cut after %s", what, took)
+					}
+				case <-time.After(30 * time.Second):
+					t.Fatalf("at %s it is not cut", what)
 				}
-			case <-time.After(30 * time.Second):
-				t.Fatalf("at %s it is not cut", what)
+				s.gone(minted)
+				if _, err := servers.PostgreSQL.Connect(t.Context(), minted.login, s.name); code(err) == "" {
+					t.Errorf("after %s it gets in again: %v", what, err)
+				}
 			}
-			s.gone(minted)
-			if _, err := servers.PostgreSQL.Connect(t.Context(), minted.login, s.name); code(err) == "" {
-				t.Errorf("after %s it gets in again: %v", what, err)
+			if rows := s.text("SELECT count(*) FROM ledger.entries"); rows != "20" {
+				t.Errorf("%s rows, want 20: what was not committed has not been undone", rows)
 			}
-		}
-		if rows := s.text("SELECT count(*) FROM ledger.entries"); rows != "20" {
-			t.Errorf("%s rows, want 20: what was not committed has not been undone", rows)
-		}
-		figures.Log(t, "sessions at %d things, cut within %s of the revoke at most", len(busy), slowest.Round(time.Millisecond))
+			figures.Log(t, "sessions at %d things, cut within %s of the revoke at most", len(busy), slowest.Round(time.Millisecond))
+		})
 	})
 }
 
@@ -242,91 +244,95 @@ func TestStormsOfClients(t *testing.T) {
 // A login that owns things, and has rights elsewhere, is revoked all the same, and
 // revoking it again does nothing.
 func TestRevokeOfALoginWithPossessions(t *testing.T) {
-	forEngines(t, func(t *testing.T, engine lab.Login) {
-		s := newShop(t)
-		m := newMount(t)
-		m.configure(s, engine)
-		m.role("deletes", deletes)
-		elsewhere := s.name + "_elsewhere"
-		if err := servers.PostgreSQL.CreateDatabase(t.Context(), elsewhere); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = servers.PostgreSQL.DropDatabase(context.Background(), elsewhere) })
-		other, err := servers.PostgreSQL.Connect(t.Context(), servers.PostgreSQL.Superuser, elsewhere)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer other.Close(context.Background())
+	oldestAndNewest(t, func(t *testing.T) {
+		forEngines(t, func(t *testing.T, engine lab.Login) {
+			s := newShop(t)
+			m := newMount(t)
+			m.configure(s, engine)
+			m.role("deletes", deletes)
+			elsewhere := s.name + "_elsewhere"
+			if err := servers.PostgreSQL.CreateDatabase(t.Context(), elsewhere); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = servers.PostgreSQL.DropDatabase(context.Background(), elsewhere) })
+			other, err := servers.PostgreSQL.Connect(t.Context(), servers.PostgreSQL.Superuser, elsewhere)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer other.Close(context.Background())
 
-		minted := m.mint("deletes/JIRA-1")
-		name := minted.login.Name
-		oid := s.oid(minted.login)
-		if _, err := s.connect(minted.login).Exec(t.Context(), "SELECT lo_from_bytea(0, 'mine')"); err != nil {
-			t.Fatal(err)
-		}
-		s.exec(fmt.Sprintf(`CREATE TABLE public.mine (a int); ALTER TABLE public.mine OWNER TO %[1]s; CREATE VIEW public.of_mine AS SELECT * FROM public.mine;
+			minted := m.mint("deletes/JIRA-1")
+			name := minted.login.Name
+			oid := s.oid(minted.login)
+			if _, err := s.connect(minted.login).Exec(t.Context(), "SELECT lo_from_bytea(0, 'mine')"); err != nil {
+				t.Fatal(err)
+			}
+			s.exec(fmt.Sprintf(`CREATE TABLE public.mine (a int); ALTER TABLE public.mine OWNER TO %[1]s; CREATE VIEW public.of_mine AS SELECT * FROM public.mine;
 GRANT ALL ON ledger.accounts TO %[1]s; SET ROLE shop_owner; GRANT ALL ON hidden.safe TO %[1]s; RESET ROLE; ALTER DEFAULT PRIVILEGES FOR ROLE %[1]s GRANT SELECT ON TABLES TO PUBLIC; GRANT pg_monitor TO %[1]s; GRANT %[1]s TO shop_app;
 CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION public.mine() OWNER TO %[1]s; CREATE POLICY p ON ledger.accounts TO %[1]s; ALTER ROLE %[1]s SET work_mem = '1MB'`, name))
-		s.exec("ALTER DATABASE " + elsewhere + " OWNER TO " + owner)
-		if _, err := other.PgConn().Exec(t.Context(), fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s; SET ROLE shop_owner; CREATE TABLE t (a int); GRANT SELECT ON t TO %[3]s; RESET ROLE; CREATE SCHEMA AUTHORIZATION %[3]s", elsewhere, engine.Name, name)).ReadAll(); err != nil {
-			t.Fatal(err)
-		}
-		m.revoke(minted)
-		s.gone(minted)
-		if left := s.text("SELECT count(*) FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1::text::oid", oid); left != "0" {
-			t.Errorf("%s things still hang on it", left)
-		}
-		if err := m.tryRevoke(minted); err != nil {
-			t.Errorf("revoking it again: %v", err)
-		}
+			s.exec("ALTER DATABASE " + elsewhere + " OWNER TO " + owner)
+			if _, err := other.PgConn().Exec(t.Context(), fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s, %s; SET ROLE shop_owner; CREATE TABLE t (a int); GRANT SELECT ON t TO %[3]s; RESET ROLE; CREATE SCHEMA AUTHORIZATION %[3]s", elsewhere, engine.Name, name)).ReadAll(); err != nil {
+				t.Fatal(err)
+			}
+			m.revoke(minted)
+			s.gone(minted)
+			if left := s.text("SELECT count(*) FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND refobjid = $1::text::oid", oid); left != "0" {
+				t.Errorf("%s things still hang on it", left)
+			}
+			if err := m.tryRevoke(minted); err != nil {
+				t.Errorf("revoking it again: %v", err)
+			}
+		})
 	})
 }
 
 // Where everybody may prepare transactions, and the role tolerates it, what a login has
 // prepared ends with it, together with the locks that it holds.
 func TestRevokeRollsBackPreparedTransactions(t *testing.T) {
-	restart := func(most string) {
-		servers.PostgreSQL.Settings["max_prepared_transactions"] = most
-		if err := servers.PostgreSQL.Restart(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	restart("10")
-	defer restart("0")
-	forEngines(t, func(t *testing.T, engine lab.Login) {
-		s := newShop(t)
-		m := newMount(t)
-		m.configure(s, engine)
-		const right = "PREPARE TRANSACTION (max_prepared_transactions)"
-		_, err := m.tryRole("deletes", deletes)
-		says(t, refusal(t, err), right, "max_prepared_transactions = 0")
-		m.role("deletes", with(deletes, "tolerate_ambient", right))
-		minted := m.mint("deletes/JIRA-1")
-		session := s.connect(minted.login)
-		holder := s.text("SELECT r.rolname::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = $1::text::regrole", minted.login.Name)
-		prepared := 0
-		for i, first := range []string{"SELECT 1", "SET ROLE " + pgx.Identifier{holder}.Sanitize()} {
-			if _, err := session.Exec(t.Context(), first); err != nil {
-				continue // since PostgreSQL 16
-			}
-			if _, err := session.PgConn().Exec(t.Context(), fmt.Sprintf("BEGIN; DELETE FROM ledger.entries WHERE id = %d; PREPARE TRANSACTION '%s-%d'", 7100001+i, s.name, i)).ReadAll(); err != nil {
+	oldestAndNewest(t, func(t *testing.T) {
+		restart := func(most string) {
+			servers.PostgreSQL.Settings["max_prepared_transactions"] = most
+			if err := servers.PostgreSQL.Restart(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			prepared++
 		}
-		m.revoke(minted)
-		if left := s.text("SELECT count(*) FROM pg_prepared_xacts"); left != "0" {
-			t.Errorf("%s of %d prepared transactions are left", left, prepared)
-			s.exec("RESET ROLE")
-			for i := range prepared {
-				s.exec(fmt.Sprintf("ROLLBACK PREPARED '%s-%d'", s.name, i))
+		restart("10")
+		defer restart("0")
+		forEngines(t, func(t *testing.T, engine lab.Login) {
+			s := newShop(t)
+			m := newMount(t)
+			m.configure(s, engine)
+			const right = "PREPARE TRANSACTION (max_prepared_transactions)"
+			_, err := m.tryRole("deletes", deletes)
+			says(t, refusal(t, err), right, "max_prepared_transactions = 0")
+			m.role("deletes", with(deletes, "tolerate_ambient", right))
+			minted := m.mint("deletes/JIRA-1")
+			session := s.connect(minted.login)
+			holder := s.text("SELECT r.rolname::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = $1::text::regrole", minted.login.Name)
+			prepared := 0
+			for i, first := range []string{"SELECT 1", "SET ROLE " + pgx.Identifier{holder}.Sanitize()} {
+				if _, err := session.Exec(t.Context(), first); err != nil {
+					continue // since PostgreSQL 16
+				}
+				if _, err := session.PgConn().Exec(t.Context(), fmt.Sprintf("BEGIN; DELETE FROM ledger.entries WHERE id = %d; PREPARE TRANSACTION '%s-%d'", 7100001+i, s.name, i)).ReadAll(); err != nil {
+					t.Fatal(err)
+				}
+				prepared++
 			}
-		}
-		if rows := s.text("SELECT count(*) FROM ledger.entries"); rows != "20" {
-			t.Errorf("%s rows, want 20", rows)
-		}
-		s.gone(minted)
-		figures.Log(t, "%d prepared transactions rolled back with their login", prepared)
+			m.revoke(minted)
+			if left := s.text("SELECT count(*) FROM pg_prepared_xacts"); left != "0" {
+				t.Errorf("%s of %d prepared transactions are left", left, prepared)
+				s.exec("RESET ROLE")
+				for i := range prepared {
+					s.exec(fmt.Sprintf("ROLLBACK PREPARED '%s-%d'", s.name, i))
+				}
+			}
+			if rows := s.text("SELECT count(*) FROM ledger.entries"); rows != "20" {
+				t.Errorf("%s rows, want 20", rows)
+			}
+			s.gone(minted)
+			figures.Log(t, "%d prepared transactions rolled back with their login", prepared)
+		})
 	})
 }
 
