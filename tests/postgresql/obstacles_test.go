@@ -46,7 +46,11 @@ func TestRemediesOfEveryKind(t *testing.T) {
 		left := func() string {
 			return strings.Join(s.list("SELECT pg_describe_object(classid, objid, objsubid) FROM pg_shdepend WHERE refobjid = $1::text::oid AND dbid IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))", oid), "; ")
 		}
-		defer func() { t.Logf("left: %q, the last remedy: %q", left(), last) }()
+		defer func() {
+			if t.Failed() {
+				t.Logf("left: %q, the last remedy: %q", left(), last)
+			}
+		}()
 		eventually(t, "the login is gone", 2*time.Minute, func() bool {
 			m.write("tidy", nil)
 			for _, remedy := range m.remedies() {
