@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	awssdk "github.com/aws/aws-sdk-go-v2/aws"
@@ -93,12 +94,17 @@ func (u *users) seal(ctx context.Context, user *string) error {
 	_, err := u.iam.PutUserPermissionsBoundary(ctx, &iam.PutUserPermissionsBoundaryInput{
 		UserName: user, PermissionsBoundary: awssdk.String("arn:" + cmp.Or(u.partition, "aws") + ":iam::aws:policy/AWSDenyAll"),
 	})
-	if code := errorCode(err); code != "" && !isGone(err) && !throttled(err) {
-		u.unsealed.Store(true) // as a rule, since the right is missing
-		return nil
+	code := errorCode(err)
+	if code == "" || isGone(err) || throttled(err) || slices.Contains(passing, code) {
+		return unlessGone("PutUserPermissionsBoundary", err)
 	}
-	return unlessGone("PutUserPermissionsBoundary", err)
+	u.unsealed.Store(true) // as a rule, since the right is missing
+	return nil
 }
+
+// passing are IAM's errors that do not last, besides throttling.
+// https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutUserPermissionsBoundary.html#API_PutUserPermissionsBoundary_Errors
+var passing = []string{"ServiceFailure", "ServiceUnavailable", "InternalFailure", "ConcurrentModification", "EntityTemporarilyUnmodifiable"}
 
 func (u *users) deleteUser(ctx context.Context, user *string) error {
 	_, err := u.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})

@@ -1,6 +1,7 @@
 package aws
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,7 @@ func (u *users) disable(ctx context.Context, handle provider.Handle) (*string, e
 	case keyErr == nil && denyErr == nil:
 		return user, nil
 	case keyErr != nil && !isGone(keyErr), denyErr != nil && !isGone(denyErr):
-		return nil, errors.Join(keyErr, denyErr)
+		return nil, u.unlessMoved(ctx, user, handle, errors.Join(keyErr, denyErr))
 	case handle[handleKey] == "": // the mint never finished, so nobody has its key
 		return nil, nil
 	}
@@ -95,10 +96,12 @@ func (u *users) follow(ctx context.Context, user *string, handle provider.Handle
 	if owner == nil && denied {
 		return user, nil // whose id the engine may not ask for
 	}
-	if owner == nil {
-		if owner, err = u.findByID(ctx, handle[handleUserID]); err != nil || owner == nil {
+	if owner == nil || *owner == *user && !denied { // AWS may answer with the old name for a while
+		byID, err := u.findByID(ctx, handle[handleUserID])
+		if err != nil || byID == nil && owner == nil {
 			return nil, err
 		}
+		owner = cmp.Or(byID, owner)
 	}
 	provider.Note(ctx, fmt.Sprintf("somebody renamed or moved the user %q: it is now %q, and is revoked under that name", *user, *owner))
 	keyErr, denyErr := u.disableNamed(ctx, owner, handle[handleKey])
@@ -109,6 +112,23 @@ func (u *users) follow(ctx context.Context, user *string, handle provider.Handle
 		return nil, elsewhere(err, *owner)
 	}
 	return owner, nil
+}
+
+// unlessMoved is the error of disabling a user under the name that it still has. AWS
+// judges by name and path together, so that it refuses what is done to a user that
+// somebody has moved to a path on which the engine has no rights.
+func (u *users) unlessMoved(ctx context.Context, user *string, handle provider.Handle, err error) error {
+	if errorCode(err) != "AccessDenied" {
+		return err
+	}
+	marked, asked := u.markOf(ctx, *user)
+	switch {
+	case asked == nil && marked.Handle[handlePath] == handle[handlePath]: // the engine lacks a right
+		return err
+	case asked != nil && errorCode(asked) != "AccessDenied":
+		return errors.Join(err, called("GetUser", asked))
+	}
+	return &provider.Unconfirmed{Reason: fmt.Sprintf("AWS does not let the engine change the user %q, which somebody may have moved to another path: %v", *user, err)}
 }
 
 // elsewhere is the error of a call on a user that somebody moved to where the engine

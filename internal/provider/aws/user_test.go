@@ -3,8 +3,10 @@ package aws
 import (
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +19,13 @@ import (
 // with nothing where it has none; called says what was asked.
 func iamSays(t *testing.T, code func(action string) string) (opened *account, called func() []string) {
 	t.Helper()
+	return iamAnswers(t, func(form url.Values) (result, said string) { return "", code(form.Get("Action")) })
+}
+
+// iamAnswers is iamSays with an API that sees the whole request and answers with a result
+// where it has no error's code.
+func iamAnswers(t *testing.T, answer func(form url.Values) (result, code string)) (opened *account, called func() []string) {
+	t.Helper()
 	var mu sync.Mutex
 	var calls []string
 	server := httptest.NewServer(http.HandlerFunc(func(writer http.ResponseWriter, request *http.Request) {
@@ -27,12 +36,13 @@ func iamSays(t *testing.T, code func(action string) string) (opened *account, ca
 		mu.Lock()
 		calls = append(calls, action)
 		mu.Unlock()
-		if said := code(action); said != "" {
+		result, said := answer(request.Form)
+		if said != "" {
 			writer.WriteHeader(http.StatusBadRequest)
 			_, _ = io.WriteString(writer, errorAnswer(said))
 			return
 		}
-		_, _ = io.WriteString(writer, "<"+action+"Response><"+action+"Result></"+action+"Result></"+action+"Response>")
+		_, _ = io.WriteString(writer, "<"+action+"Response><"+action+"Result>"+result+"</"+action+"Result></"+action+"Response>")
 	}))
 	t.Cleanup(server.Close)
 	opened, err := open(provider.Settings{"region": "eu-west-1", "access_key": "AKIA", "secret_key": "x", "iam_endpoint": server.URL, "max_retries": 0}, nil)
@@ -140,6 +150,74 @@ func TestAUserThatIsNotFound(t *testing.T) {
 		}
 		if !slices.Contains(called(), "GetAccessKeyLastUsed") {
 			t.Errorf("%s: nobody was asked for the key: %q", name, called())
+		}
+	}
+}
+
+// AWS refuses what is done to a user that somebody has moved out of the engine's path. That
+// is told as not confirmed.
+func TestAUserThatWasMoved(t *testing.T) {
+	for code, unconfirmed := range map[string]bool{"AccessDenied": true, "ServiceFailure": false} { // of GetUser
+		opened, _ := iamSays(t, func(action string) string {
+			if action == "GetUser" {
+				return code
+			}
+			return "AccessDenied"
+		})
+		if err := opened.Revoke(t.Context(), someUser); err == nil || errors.As(err, new(*provider.Unconfirmed)) != unconfirmed {
+			t.Errorf("%s: %v", code, err)
+		}
+	}
+}
+
+// AWS may still answer with the name that a key's user had before somebody renamed it. The
+// user is found by its id then.
+func TestAnOwnerOfAnOldName(t *testing.T) {
+	handle := maps.Clone(someUser)
+	handle[handleUserID] = "AIDAX"
+	denied := false
+	opened, _ := iamAnswers(t, func(form url.Values) (result, code string) {
+		old := form.Get("UserName") == someUser[handleUser]
+		switch action := form.Get("Action"); {
+		case action == "GetAccessKeyLastUsed":
+			return "<UserName>" + someUser[handleUser] + "</UserName>", ""
+		case action == "ListUsers":
+			return "<IsTruncated>false</IsTruncated><Users><member><UserName>renamed</UserName><UserId>AIDAX</UserId></member></Users>", ""
+		case old:
+			return "", "NoSuchEntity"
+		case action == "PutUserPolicy" && form.Get("UserName") == "renamed":
+			denied = true
+		}
+		return "", ""
+	})
+	if _, err := opened.Kill(t.Context(), handle); err != nil || !denied {
+		t.Errorf("the renamed user was denied everything: %t, %v", denied, err)
+	}
+}
+
+// A fault of AWS while it seals a user is no right that the engine lacks: it is asked again
+// the next time, and the user stays denied everything until then.
+func TestSealingIsTriedAgain(t *testing.T) {
+	for code, again := range map[string]bool{"ServiceFailure": true, "ConcurrentModification": true, "AccessDenied": false, "InvalidAction": false} {
+		opened, called := iamSays(t, func(action string) string {
+			if action == "PutUserPermissionsBoundary" {
+				return code
+			}
+			return ""
+		})
+		for range 2 {
+			if err := opened.Tidy(t.Context(), someUser); (err != nil) != again {
+				t.Errorf("%s: %v", code, err)
+			}
+		}
+		seals := 0
+		for _, call := range called() {
+			if call == "PutUserPermissionsBoundary" {
+				seals++
+			}
+		}
+		if again != (seals > 1) || again && slices.Contains(called(), "DeleteUserPolicy") {
+			t.Errorf("%s: calls %q", code, called())
 		}
 	}
 }
