@@ -103,8 +103,11 @@ func (u *users) seal(ctx context.Context, user *string) error {
 }
 
 // passing are IAM's errors that do not last, besides throttling.
-// https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutUserPermissionsBoundary.html#API_PutUserPermissionsBoundary_Errors
-var passing = []string{"ServiceFailure", "ServiceUnavailable", "InternalFailure", "ConcurrentModification", "EntityTemporarilyUnmodifiable"}
+// https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutUserPermissionsBoundary.html
+// https://docs.aws.amazon.com/IAM/latest/APIReference/CommonErrors.html
+var passing = []string{
+	"ServiceFailure", "ServiceUnavailable", "InternalFailure", "ConcurrentModification", "EntityTemporarilyUnmodifiable",
+}
 
 func (u *users) deleteUser(ctx context.Context, user *string) error {
 	_, err := u.iam.DeleteUser(ctx, &iam.DeleteUserInput{UserName: user})

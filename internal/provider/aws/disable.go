@@ -128,7 +128,8 @@ func (u *users) unlessMoved(ctx context.Context, user *string, handle provider.H
 	case asked != nil && errorCode(asked) != "AccessDenied":
 		return errors.Join(err, called("GetUser", asked))
 	}
-	return &provider.Unconfirmed{Reason: fmt.Sprintf("AWS does not let the engine change the user %q, which somebody may have moved to another path: %v", *user, err)}
+	return &provider.Unconfirmed{Reason: fmt.Sprintf(
+		"AWS does not let the engine change the user %q, which somebody may have moved to another path: %v", *user, err)}
 }
 
 // elsewhere is the error of a call on a user that somebody moved to where the engine

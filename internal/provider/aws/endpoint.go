@@ -43,7 +43,8 @@ func parseEndpoint(field, text string) (*url.URL, error) {
 	switch {
 	case host == "" || !isAddress && (addressLike.MatchString(host) || !hostShape.MatchString(host)):
 		return nil, invalid.Field(field, text, "its host is neither a name nor an IP address", remedy)
-	case isAddress && (address.IsLinkLocalUnicast() || address.IsMulticast() || address.IsUnspecified() || instanceServices6.Contains(address)):
+	case isAddress && (address.IsLinkLocalUnicast() || address.IsMulticast() || address.IsUnspecified() ||
+		instanceServices6.Contains(address)):
 		return nil, invalid.Field(field, text, "no API of AWS has a link-local, multicast or unspecified address", remedy)
 	case endpoint.Scheme != "https" && !isLoopback(host):
 		return nil, invalid.Field(field, text, "secret keys would be sent in the clear: plain http is for a stand-in on the same machine only", remedy)

@@ -56,6 +56,23 @@ func TestLikeIsJudgedLike(t *testing.T) {
 		{"ecr:PutImage", "ecr-public:PutImage", "codeartifact:PublishPackageVersion", "lambda:UpdateFunctionCode"},
 		{"codecommit:MergePullRequestByFastForward", "codecommit:MergePullRequestBySquash", "codecommit:MergePullRequestByThreeWay", "codecommit:GitPush"},
 		{"sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:ReceiveMessage"},
+		{"events:DeleteRule", "iot:DeleteTopicRule", "iot:DisableTopicRule"},
+		{"rds:DeleteEventSubscription", "redshift:DeleteEventSubscription", "dms:DeleteEventSubscription"},
+		{"ec2:ReplaceRoute", "ec2:DeleteRoute", "ec2:DeleteTransitGatewayRoute", "ec2:DisassociateRouteTable"},
+		{"elasticloadbalancing:ModifyRule", "elasticloadbalancing:DeleteRule"},
+		{"vpc-lattice:UpdateRule", "vpc-lattice:DeleteRule"},
+		{"rds:ModifyDBSubnetGroup", "redshift:ModifyClusterSubnetGroup", "dms:ModifyReplicationSubnetGroup",
+			"elasticache:ModifyCacheSubnetGroup", "memorydb:UpdateSubnetGroup"},
+		{"kinesis:DecreaseStreamRetentionPeriod", "kafka:UpdateTopic", "kafka-cluster:AlterTopic"},
+		{"ecs:UpdateTaskProtection", "autoscaling:SetInstanceProtection"},
+		{"s3:PutMetricsConfiguration", "s3express:PutMetricsConfiguration", "s3tables:PutTableBucketMetricsConfiguration"},
+		{"lambda:DeleteFunctionConcurrency", "lambda:PutFunctionConcurrency"},
+		{"cloudformation:DeleteStack", "cloudformation:DeleteStackInstances"},
+		{"ecr:BatchDeleteImage", "ecr-public:BatchDeleteImage"},
+		{"ivs:GetStreamKey", "ivs:BatchGetStreamKey"},
+		{"transfer:StartFileTransfer", "transfer:StartDirectoryListing"},
+		{"lambda:GetFunctionConfiguration", "lambda:ListVersionsByFunction", "sagemaker:DescribeProcessingJob",
+			"sagemaker:DescribeTransformJob", "sagemaker:DescribeModel"},
 	} {
 		want := ""
 		for i, name := range alike {

@@ -2,6 +2,7 @@ package aws
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -24,7 +25,9 @@ func iamSays(t *testing.T, code func(action string) string) (opened *account, ca
 
 // iamAnswers is iamSays with an API that sees the whole request and answers with a result
 // where it has no error's code.
-func iamAnswers(t *testing.T, answer func(form url.Values) (result, code string)) (opened *account, called func() []string) {
+func iamAnswers(
+	t *testing.T, answer func(form url.Values) (result, code string),
+) (opened *account, called func() []string) {
 	t.Helper()
 	var mu sync.Mutex
 	var calls []string
@@ -42,7 +45,7 @@ func iamAnswers(t *testing.T, answer func(form url.Values) (result, code string)
 			_, _ = io.WriteString(writer, errorAnswer(said))
 			return
 		}
-		_, _ = io.WriteString(writer, "<"+action+"Response><"+action+"Result>"+result+"</"+action+"Result></"+action+"Response>")
+		_, _ = fmt.Fprintf(writer, "<%[1]sResponse><%[1]sResult>%[2]s</%[1]sResult></%[1]sResponse>", action, result)
 	}))
 	t.Cleanup(server.Close)
 	opened, err := open(provider.Settings{"region": "eu-west-1", "access_key": "AKIA", "secret_key": "x", "iam_endpoint": server.URL, "max_retries": 0}, nil)
@@ -164,7 +167,8 @@ func TestAUserThatWasMoved(t *testing.T) {
 			}
 			return "AccessDenied"
 		})
-		if err := opened.Revoke(t.Context(), someUser); err == nil || errors.As(err, new(*provider.Unconfirmed)) != unconfirmed {
+		err := opened.Revoke(t.Context(), someUser)
+		if err == nil || errors.As(err, new(*provider.Unconfirmed)) != unconfirmed {
 			t.Errorf("%s: %v", code, err)
 		}
 	}
@@ -182,7 +186,8 @@ func TestAnOwnerOfAnOldName(t *testing.T) {
 		case action == "GetAccessKeyLastUsed":
 			return "<UserName>" + someUser[handleUser] + "</UserName>", ""
 		case action == "ListUsers":
-			return "<IsTruncated>false</IsTruncated><Users><member><UserName>renamed</UserName><UserId>AIDAX</UserId></member></Users>", ""
+			return "<IsTruncated>false</IsTruncated>" +
+				"<Users><member><UserName>renamed</UserName><UserId>AIDAX</UserId></member></Users>", ""
 		case old:
 			return "", "NoSuchEntity"
 		case action == "PutUserPolicy" && form.Get("UserName") == "renamed":
@@ -198,7 +203,9 @@ func TestAnOwnerOfAnOldName(t *testing.T) {
 // A fault of AWS while it seals a user is no right that the engine lacks: it is asked again
 // the next time, and the user stays denied everything until then.
 func TestSealingIsTriedAgain(t *testing.T) {
-	for code, again := range map[string]bool{"ServiceFailure": true, "ConcurrentModification": true, "AccessDenied": false, "InvalidAction": false} {
+	for code, again := range map[string]bool{
+		"ServiceFailure": true, "ConcurrentModification": true, "AccessDenied": false, "InvalidAction": false,
+	} {
 		opened, called := iamSays(t, func(action string) string {
 			if action == "PutUserPermissionsBoundary" {
 				return code

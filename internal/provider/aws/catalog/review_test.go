@@ -116,9 +116,17 @@ func TestHitsAreFound(t *testing.T) {
 			"glue:UpdateJobFromSourceControl", "synthetics:StartCanaryDryRun", "autoscaling:StartInstanceRefresh", "codecommit:MergePullRequestBySquash",
 			"lambda:UpdateFunctionEventInvokeConfig", "guardduty:UpdateIPSet", "states:UpdateStateMachineAlias", "bedrock:UpdateAgentAlias",
 		},
-		"guard":  {"guardduty:UpdateIPSet", "cloudwatch:DeleteAlarms", "logs:PutRetentionPolicy", "ssm:UpdatePatchBaseline", "backup:PutBackupVaultLockConfiguration", "config:PutConfigurationRecorder"},
-		"answer": {"kinesisvideo:GetHLSStreamingSessionURL", "bedrock-agentcore:GetWorkloadAccessToken", "chime:CreateAttendee", "connect:CreateParticipant"},
-		"named":  {"codeconnections:GetConnectionToken", "codestar-connections:GetConnectionToken"},
+		"guard": {
+			"guardduty:UpdateIPSet", "cloudwatch:DeleteAlarms", "logs:PutRetentionPolicy", "ssm:UpdatePatchBaseline",
+			"backup:PutBackupVaultLockConfiguration", "config:PutConfigurationRecorder", "sagemaker:StopMonitoringSchedule",
+			"servicequotas:RequestServiceQuotaIncrease", "ec2:DetachImageWatermark",
+		},
+		"answer": {
+			"kinesisvideo:GetHLSStreamingSessionURL", "bedrock-agentcore:GetWorkloadAccessToken", "chime:CreateAttendee",
+			"connect:CreateParticipant", "finspace:GetKxConnectionString", "iotwireless:GetWirelessDevice",
+			"iotanalytics:GetDatasetContent", "quicksight:DescribeAssetBundleExportJob",
+		},
+		"named": {"codeconnections:GetConnectionToken", "codestar-connections:GetConnectionToken"},
 	} {
 		for _, action := range missed {
 			refused := func(name string) bool { return name != action && verdictOf(name) == Refuse }

@@ -11,7 +11,9 @@ import (
 // secret is how members, operations and actions are named that hold what a caller
 // can prove himself with.
 var secret = regexp.MustCompile(`(?i)token|secret|passw|passphrase|credential|presigned|signed_?ur[il]|session_?ur[il]|certificate|` +
-	`private_?key|key_?material|authorization|cookie|access_?key|api_?key|auth_?code|plaintext|unlock_?code|bearer`)
+	`private_?key|key_?material|authorization|cookie|access_?key|api_?key|auth_?code|plaintext|unlock_?code|bearer|` +
+	`connection_?string|auth_?key|app_?s?_?key|environment_?variables|user_?data|` +
+	`(download|dashboard|upload|webhook|report|artifacts?|log)_?url$|(download|data)_?uri$`)
 
 // harmless are names that only sound so: they page, count, order or lock, or they
 // say where a secret is, when it ends and of which kind it is.

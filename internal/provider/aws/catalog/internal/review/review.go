@@ -65,9 +65,9 @@ var removers = set(`Abort Cancel Deactivate Delete Deprecate Deregister Detach D
 	Release Remove Reset Retire Revoke Stop Suspend Terminate Unassign Unlink Unsubscribe Withdraw`)
 
 // guards are the nouns of what watches, keeps or limits.
-var guards = set(`Acl Alarm Alert Anomaly Approval Audit Backup Baseline Canary Compliance Detection Detector Dlp Encryption Evidence
-	Finding Firewall Guardrail Insight Lock Log Logging Monitor Protection Quarantine Recorder Retention Safety Suppression Threat Trail
-	Waf Watchlist`)
+var guards = set(`Acl Alarm Alert Anomaly Approval Audit Backup Baseline Budget Canary Compliance Detection Detector Dlp
+	Encryption Evidence Finding Firewall Guardrail Insight Lock Log Logging Monitor Monitoring Protection Quarantine Quota
+	Recorder Retention Safety Suppression Threat Trail Waf Watchlist Watermark`)
 
 // guardPairs are guards whose name takes two words.
 var guardPairs = set("IpSet RateLimit LegalHold WebAcl HealthCheck ThreatIntel PatchBaseline RegexPattern")
