@@ -116,9 +116,15 @@ func (u *users) follow(ctx context.Context, user *string, handle provider.Handle
 
 // unlessMoved is the error of disabling a user under the name that it still has. AWS
 // judges by name and path together, so that it refuses what is done to a user that
-// somebody has moved to a path on which the engine has no rights.
+// somebody has moved to a path on which the engine has no rights. An engine that may not
+// even ask whose the key is has lost its rights, and is to try again.
 func (u *users) unlessMoved(ctx context.Context, user *string, handle provider.Handle, err error) error {
 	if errorCode(err) != "AccessDenied" {
+		return err
+	}
+	if key := handle[handleKey]; key == "" {
+		return err
+	} else if owner, asked := u.ownerOf(ctx, key); asked != nil || owner == nil {
 		return err
 	}
 	marked, asked := u.markOf(ctx, *user)

@@ -158,18 +158,38 @@ func TestAUserThatIsNotFound(t *testing.T) {
 }
 
 // AWS refuses what is done to a user that somebody has moved out of the engine's path. That
-// is told as not confirmed.
+// is told as not confirmed, unless the engine has lost its rights altogether, or lacks one.
 func TestAUserThatWasMoved(t *testing.T) {
-	for code, unconfirmed := range map[string]bool{"AccessDenied": true, "ServiceFailure": false} { // of GetUser
-		opened, _ := iamSays(t, func(action string) string {
-			if action == "GetUser" {
-				return code
+	const owner = "<UserName>precision-002da961aaaaaaaaaaaaaaaa</UserName>"
+	const moved, unmoved = "<User><Path>/elsewhere/</Path></User>", "<User><Path>/precision/mount/</Path></User>"
+	for name, test := range map[string]struct {
+		owner, user string // the answers; empty for AccessDenied
+		fault       string // of GetUser
+		unconfirmed bool
+	}{
+		"nor may it be asked for": {owner: owner, unconfirmed: true},
+		"to another path":         {owner: owner, user: moved, unconfirmed: true},
+		"nowhere":                 {owner: owner, user: unmoved},
+		"as AWS has a fault":      {owner: owner, fault: "ServiceFailure"},
+		"as no right is left":     {},
+	} {
+		opened, _ := iamAnswers(t, func(form url.Values) (result, code string) {
+			switch action := form.Get("Action"); {
+			case action == "GetAccessKeyLastUsed" && test.owner != "":
+				return test.owner, ""
+			case action == "GetUser" && test.user != "":
+				return test.user, ""
+			case action == "GetUser" && test.fault != "":
+				return "", test.fault
+			default:
+				return "", "AccessDenied"
 			}
-			return "AccessDenied"
 		})
-		err := opened.Revoke(t.Context(), someUser)
-		if err == nil || errors.As(err, new(*provider.Unconfirmed)) != unconfirmed {
-			t.Errorf("%s: %v", code, err)
+		handle := maps.Clone(someUser)
+		handle[handlePath] = "/precision/mount/"
+		err := opened.Revoke(t.Context(), handle)
+		if err == nil || errors.As(err, new(*provider.Unconfirmed)) != test.unconfirmed {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
