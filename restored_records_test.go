@@ -22,11 +22,15 @@ func oneMachine(t *testing.T) *machine {
 			managed: map[int]revocation.Managed{}, sessions: map[revocation.Code]time.Time{}, logins: map[string]time.Time{},
 		},
 	}
-	m.node = m.boot(&machineVault{storage: &logical.InmemStorage{}, leases: map[string]machineGrant{}, known: map[string]machineGrant{}}, 0)
+	vault := &machineVault{
+		storage: &logical.InmemStorage{}, leases: map[string]machineGrant{}, known: map[string]machineGrant{},
+	}
+	m.node = m.boot(vault, 0)
 	must(m.node.ask(logical.CreateOperation, "config/cloud", map[string]any{"type": "machine"}))
 	must(m.node.ask(logical.CreateOperation, "roles/session-a", map[string]any{
 		"target": "cloud", "action": "reset", "resource": "one", "ttl": "1h", "max_ttl": "4h",
 	}))
+	must(m.node.ask(logical.ReadOperation, "tidy-status", nil)) // which draws the ledger's id, and so its mark
 	return m
 }
 
@@ -116,7 +120,8 @@ func TestThatTheStorageIsOlderOutlivesARestart(t *testing.T) {
 			m.spoil(ledger.OwnPrefix+"older", value)
 			_, err := m.node.ask(logical.ReadOperation, "creds/session-a/T-2", nil)
 			forbidden(t, err, "can't be read")
-			if status := must(m.node.ask(logical.ReadOperation, "tidy-status", nil)).Data["restored"].(map[string]any); status["suspected"] != true {
+			status := must(m.node.ask(logical.ReadOperation, "tidy-status", nil)).Data["restored"].(map[string]any)
+			if status["suspected"] != true {
 				t.Errorf("the status says %v", status)
 			}
 			_, err = m.node.ask(logical.UpdateOperation, "tidy", map[string]any{"accept_restore": true})
