@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,8 +50,9 @@ func fixtureEngine(t *testing.T, fake *providertest.FakeInstaller, storage *coun
 func writeFixture(t *testing.T, file string) {
 	fake := &providertest.FakeInstaller{Learnt: provider.Findings{Facts: provider.Facts{"fact": "seen: "}}}
 	storage := &countingStorage{}
-	at := time.Now().Add(-72 * time.Hour).Truncate(time.Second)
-	now := func() time.Time { return at }
+	var at atomic.Int64 // an engine reads it behind requests, too
+	at.Store(time.Now().Add(-72 * time.Hour).Unix())
+	now := func() time.Time { return time.Unix(at.Load(), 0) }
 	e := fixtureEngine(t, fake, storage, now)
 	e.do(logical.CreateOperation, "config/db", map[string]any{"type": "fake", "password": "hunter2"})
 	e.do(logical.CreateOperation, "config/other", map[string]any{"type": "fake"})
@@ -66,7 +68,7 @@ func writeFixture(t *testing.T, file string) {
 	if err := e.revokeLease(past.Secret); err != nil {
 		t.Fatal(err)
 	}
-	at = at.Add(72 * time.Hour)
+	at.Store(now().Add(72 * time.Hour).Unix())
 	e = fixtureEngine(t, fake, storage, now)
 	if err := e.grants.Await(t.Context()); err != nil {
 		t.Fatal(err)
@@ -92,7 +94,7 @@ func writeFixture(t *testing.T, file string) {
 	e.do(logical.UpdateOperation, "unfreeze", map[string]any{"role": "reset", "reason": "over"})
 	e.do(logical.UpdateOperation, "freeze", map[string]any{"target": "other", "reason": "INC-3"})
 	fixture.Request = e.approved("T-3")
-	fixture.At = at
+	fixture.At = now()
 	keys, err := logical.CollectKeys(t.Context(), storage)
 	if err != nil {
 		t.Fatal(err)
