@@ -63,6 +63,7 @@ func TestManyMintsAtOnceWorkAtOnce(t *testing.T) {
 		t.FailNow()
 	}
 
+	m.SetClientTimeout(5 * time.Minute) // Vault revokes one after the other
 	start = time.Now()
 	if err := m.Sys().RevokePrefixWithContext(ctx, m.path+"/creds/read"); err != nil {
 		t.Fatal(err)

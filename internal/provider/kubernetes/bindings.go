@@ -24,9 +24,9 @@ func (c *cluster) everybody() []string {
 
 // binding is a RoleBinding or a ClusterRoleBinding; that has no namespace.
 type binding struct {
-	Metadata meta.ObjectMeta `json:"metadata"`
-	Subjects []rbac.Subject  `json:"subjects"`
-	RoleRef  rbac.RoleRef    `json:"roleRef"`
+	Metadata meta.ObjectMeta
+	Subjects []rbac.Subject
+	RoleRef  rbac.RoleRef
 }
 
 func (b binding) String() string {
@@ -112,11 +112,15 @@ func (c *cluster) bindsEverybody(one binding) bool {
 
 // listBindings lists all bindings of a kind.
 func (c *cluster) listBindings(ctx context.Context, resource, selector string) ([]binding, error) {
-	var all struct {
-		Items []binding `json:"items"`
+	query := url.Values{"resourceVersion": {"0"}, "labelSelector": {selector}}
+	// Both lists have the same form. ClusterRoleBindings have no namespace.
+	var all rbac.RoleBindingList
+	err := c.client.list(ctx, rbacAll+resource, query, &all)
+	found := make([]binding, len(all.Items))
+	for i, one := range all.Items {
+		found[i] = binding{Metadata: one.ObjectMeta, Subjects: one.Subjects, RoleRef: one.RoleRef}
 	}
-	err := c.client.do(ctx, call{verb: http.MethodGet, path: rbacAll + resource, query: url.Values{"resourceVersion": {"0"}, "labelSelector": {selector}}}, &all)
-	return all.Items, wrapped("listing "+resource, err)
+	return found, wrapped("listing "+resource, err)
 }
 
 // untolerated says which rights everybody has, and by what.

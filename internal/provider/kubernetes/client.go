@@ -1,6 +1,7 @@
 package kubernetes
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -63,6 +64,15 @@ type call struct {
 
 // do makes a call and reads its answer into answer, where that is not nil.
 func (c *client) do(ctx context.Context, made call, answer any) error {
+	body, err := c.raw(ctx, made)
+	if err != nil || answer == nil {
+		return err
+	}
+	return unread(json.Unmarshal(body, answer))
+}
+
+// raw makes a call and returns its answer as it came.
+func (c *client) raw(ctx context.Context, made call) ([]byte, error) {
 	request := c.rest.Verb(made.verb).AbsPath(made.path).MaxRetries(maxRetries)
 	for name, values := range made.query {
 		for _, value := range values {
@@ -78,25 +88,48 @@ func (c *client) do(ctx context.Context, made call, answer any) error {
 	if made.body != nil {
 		text, err := json.Marshal(made.body)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		request = request.SetHeader("Content-Type", cmp.Or(made.contentType, runtime.ContentTypeJSON)).Body(text)
 	}
 	result := request.Do(ctx)
 	if err := result.Error(); err != nil { // which Raw would not read from the answer
-		return err
+		return nil, err
 	}
-	body, err := result.Raw()
+	return result.Raw()
+}
+
+// binaryForm begins an answer in the API server's binary form.
+// https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
+var binaryForm = []byte("k8s\x00")
+
+// list reads the objects at a path. It asks for the binary form: in a list of thousands,
+// which a revocation waits for, reading JSON would take most of the time.
+func (c *client) list(ctx context.Context, path string, query url.Values, into listOf) error {
+	made := call{verb: http.MethodGet, path: path, query: query, accept: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON}
+	body, err := c.raw(ctx, made)
 	if err != nil {
 		return err
 	}
-	if answer == nil {
+	encoded, binary := bytes.CutPrefix(body, binaryForm)
+	if !binary {
+		return unread(json.Unmarshal(body, into))
+	}
+	var envelope runtime.Unknown
+	if err := envelope.Unmarshal(encoded); err != nil {
+		return unread(err)
+	}
+	return unread(into.Unmarshal(envelope.Raw))
+}
+
+// listOf is a list of one of Kubernetes' own kinds.
+type listOf interface{ Unmarshal(encoded []byte) error }
+
+func unread(err error) error {
+	if err == nil {
 		return nil
 	}
-	if err := json.Unmarshal(body, answer); err != nil {
-		return fmt.Errorf("the answer can't be read: %w", err)
-	}
-	return nil
+	return fmt.Errorf("the answer can't be read: %w", err)
 }
 
 // wrapped says in an error which call it was.
