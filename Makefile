@@ -52,7 +52,7 @@ unit: ## Run the unit tests, with the race detector
 
 acceptance: ## Run the tests of the plugin in a real Vault, against real targets
 	@scripts/tools.sh vault minio etcd kubernetes-$(KUBERNETES) helm postgresql awscli moto judge gotestsum
-	@gotestsum --format testname -- -race -count=1 -timeout 60m ./tests ./tests/judge ./tests/kubernetes ./tests/postgresql ./tests/vault
+	@gotestsum --format testname -- -race -count=1 -timeout 60m -p 3 ./tests ./tests/judge ./tests/kubernetes ./tests/postgresql ./tests/vault
 
 chaos: ## Run the proofs that nothing outlives its lease, while things die
 	@scripts/tools.sh vault minio moto gotestsum

@@ -12,10 +12,10 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
-// Three thousand users are revoked by one prefix, while AWS serves a tenth of what is
+// Fifteen hundred users are revoked by one prefix, while AWS serves a tenth of what is
 // asked: what kills goes first, little is asked in vain, and no lease is given up.
 func TestAMassRevokeKillsFirst(t *testing.T) {
-	const users, rate = 3000, 120 // less than a busy machine revokes
+	const users, rate = 1500, 120 // less than a busy machine revokes
 	m := nameMount(t)
 	m.enable(&api.MountInput{Type: lab.PluginName})
 	aws := newFakeUsers(t)
