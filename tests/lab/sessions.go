@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"path"
 	"strings"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -212,6 +213,25 @@ func (c *Cloud) Policies(ctx context.Context, base string) (map[string]string, e
 		}
 	}
 	return documents, nil
+}
+
+// RemoveDenies removes the inline policies by which sessions of the engine's user are revoked.
+func (c *Cloud) RemoveDenies(ctx context.Context) error {
+	client, name := c.iam(c.auditor), aws.String(path.Base(EngineARN))
+	listed, err := client.ListUserPolicies(ctx, &iam.ListUserPoliciesInput{UserName: name})
+	if err != nil {
+		return err
+	}
+	for _, policy := range listed.PolicyNames {
+		if !strings.HasPrefix(policy, "precision-revoked-") {
+			continue
+		}
+		_, err := client.DeleteUserPolicy(ctx, &iam.DeleteUserPolicyInput{UserName: name, PolicyName: aws.String(policy)})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // The documents that are shortened for moto, see front. A policy that ends
