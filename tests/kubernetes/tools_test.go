@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -167,7 +168,11 @@ func (b toolBench) reset(ctx context.Context, image ...int) error {
 		if err != nil {
 			return err
 		}
-		there.Spec, there.Annotations["kubectl.kubernetes.io/last-applied-configuration"] = manifest.Spec, string(decoded)
+		if there.Annotations == nil { // a command has made it again
+			there.Annotations = map[string]string{}
+		}
+		maps.Copy(there.Annotations, manifest.Annotations)
+		there.Spec = manifest.Spec
 		if _, err := deployments.Update(ctx, there, meta.UpdateOptions{}); !apierrors.IsConflict(err) {
 			return err
 		}
