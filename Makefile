@@ -56,7 +56,7 @@ acceptance: ## Run the tests of the plugin in a real Vault, against real targets
 
 chaos: ## Run the proofs that nothing outlives its lease, while things die
 	@scripts/tools.sh vault minio moto gotestsum
-	@gotestsum --format standard-verbose -- -race -count=1 -timeout 30m -parallel 6 ./tests/chaos
+	@gotestsum --format standard-verbose -- -race -count=1 -timeout 45m -parallel 6 ./tests/chaos
 
 soak: ## Mint and revoke at full load for SOAKTIME, and watch what the plugin takes
 	@scripts/tools.sh vault minio moto

@@ -23,6 +23,7 @@ type load struct {
 	all  sync.WaitGroup
 
 	minted, revoked, failed atomic.Int64
+	last                    atomic.Value // the error of who was refused last
 }
 
 // start lets callers mint and revoke on a mount, half of them on each target.
@@ -49,6 +50,7 @@ func (l *load) turn(ctx context.Context, client *api.Client, path string, random
 	minted, err := mint(ctx, client, path)
 	if err != nil {
 		l.failed.Add(1)
+		l.last.Store(err.Error())
 		time.Sleep(pause)
 		return
 	}
@@ -73,7 +75,7 @@ func (l *load) progress(count int64) {
 	from := l.minted.Load()
 	l.w.eventually("callers mint again", func() error {
 		if minted := l.minted.Load() - from; minted < count {
-			return fmt.Errorf("%d more were minted", minted)
+			return fmt.Errorf("%d more were minted, and the last error was: %v", minted, l.last.Load())
 		}
 		return nil
 	})

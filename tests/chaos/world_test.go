@@ -217,7 +217,8 @@ func refused(err error) bool {
 // complained of. It has all the time that a busy machine may need.
 func (w *world) eventually(what string, holds func() error) {
 	w.t.Helper()
-	const longest = 5 * time.Minute
+	// Vault tries a revocation again after pauses that grow to five minutes.
+	const longest = 12 * time.Minute
 	var err error
 	for end := time.Now().Add(longest); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 		if err = holds(); err == nil {
