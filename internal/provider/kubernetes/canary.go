@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -25,6 +26,8 @@ type canary struct {
 // used.
 const (
 	canaryName = "precision-canary"
+	// canaryOnce marks an account that is made for one question, and deleted after it.
+	canaryOnce = markPrefix + "question"
 	canaryLife = time.Hour
 	canaryUse  = canaryLife / 2
 )
@@ -53,32 +56,35 @@ func (c *cluster) canaryToken(ctx context.Context) (string, error) {
 }
 
 func (c *cluster) makeCanary(ctx context.Context) error {
-	err := c.makeCanaryNamed(ctx, canaryName)
+	err := c.makeCanaryNamed(ctx, canaryName, nil)
 	if apierrors.IsAlreadyExists(err) {
 		return nil
 	}
 	return err
 }
 
-func (c *cluster) makeCanaryNamed(ctx context.Context, name string) error {
+func (c *cluster) makeCanaryNamed(ctx context.Context, name string, labels map[string]string) error {
+	all := map[string]string{managedBy: engineName}
+	maps.Copy(all, labels)
 	return c.client.createAccount(ctx, core.ServiceAccount{ObjectMeta: meta.ObjectMeta{
-		Name: name, Namespace: c.namespace, Labels: map[string]string{managedBy: engineName},
+		Name: name, Namespace: c.namespace, Labels: all,
 		Annotations: map[string]string{markPrefix + "about": "asks what every account may do; bind nothing to it"},
 	}})
 }
 
-// asAnotherCanary are those of the rights that an account has which is made for the
-// question. The canary's name is known: who may make bindings in a namespace can bind it,
-// which gives no other account anything.
+// asAnotherCanary returns those of the rights that an account has which is made for this
+// question. The canary's name is known: a namespace administrator can bind it, and that
+// gives no other account anything.
 func (c *cluster) asAnotherCanary(ctx context.Context, of rights) (_ rights, err error) {
 	name := canaryName + "-" + strings.ToLower(rand.Text())
-	if err := c.makeCanaryNamed(ctx, name); err != nil {
+	if err := c.makeCanaryNamed(ctx, name, map[string]string{canaryOnce: "once"}); err != nil {
 		return nil, err
 	}
 	defer func() {
 		detached, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookLimit)
 		defer cancel()
 		err = errors.Join(err, c.client.deleteObject(detached, accountKind, accountsPath(c.namespace)+"/"+name))
+		_ = c.removeLeftCanaries(detached) // the next question tries again
 	}()
 	made, err := c.client.createToken(ctx, c.namespace, name, nil, int64(shortestToken/time.Second))
 	if err != nil {
@@ -102,6 +108,23 @@ func (c *cluster) asAnotherCanary(ctx context.Context, of rights) (_ rights, err
 		has = append(has, rightsIn(namespace, rulesIn(status))...)
 	}
 	return of.both(has), nil
+}
+
+// removeLeftCanaries removes accounts of questions whose process has died before it could.
+func (c *cluster) removeLeftCanaries(ctx context.Context) error {
+	var left []string
+	err := list(ctx, c.client, accountsPath(c.namespace), canaryOnce, func(accounts []meta.PartialObjectMetadata) bool {
+		for _, one := range accounts {
+			if time.Since(one.CreationTimestamp.Time) > shortestToken { // no question takes as long
+				left = append(left, one.Name)
+			}
+		}
+		return true
+	})
+	for _, name := range left {
+		err = errors.Join(err, c.client.deleteObject(ctx, accountKind, accountsPath(c.namespace)+"/"+name))
+	}
+	return err
 }
 
 // forgetCanary drops a token that the API server takes no more.
