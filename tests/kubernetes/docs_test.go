@@ -90,8 +90,9 @@ refused() {
 set -x
 `
 
-// The page's commands do what it says: in a shell, with Vault's own command and kubectl.
-func TestDocumentedCommandsWork(t *testing.T) {
+// readPage reads the documentation of this target type.
+func readPage(t *testing.T) string {
+	t.Helper()
 	root, err := lab.Repository()
 	if err != nil {
 		t.Fatal(err)
@@ -100,24 +101,35 @@ func TestDocumentedCommandsWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return string(page)
+}
+
+// The page's commands do what it says: in a shell, with Vault's own command and kubectl.
+func TestDocumentedCommandsWork(t *testing.T) {
+	page := readPage(t)
 	zone, err := time.LoadLocation("Europe/Berlin")
 	if err != nil {
 		t.Fatal(err)
 	}
 	moved := scenes(time.Now().In(zone))
-	text, commands, refusals := script(string(page), moved)
+	text, commands, refusals := script(page, moved)
 	if len(moved) > 0 {
 		t.Errorf("the page has no scene of %v", moved)
 	}
 	if commands < 15 || refusals < 5 {
 		t.Fatalf("%d commands and %d refusals were found on the page", commands, refusals)
 	}
-	runScript(t, root, preamble+text)
+	runScript(t, preamble+text)
 	figures.Log(t, "%d commands of the page, and %d that are refused", commands, refusals)
 }
 
 // runScript runs the page's commands as an administrator of both Vault and cluster.
-func runScript(t *testing.T, root, text string) {
+func runScript(t *testing.T, text string) {
+	t.Helper()
+	root, err := lab.Repository()
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Helper()
 	ctx := t.Context()
 	// The namespace of the page, with what it has in every cluster.

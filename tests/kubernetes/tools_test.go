@@ -20,7 +20,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
-	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
 // toolRow is a row of the documentation's table of tools: a command, and whether it works
@@ -40,15 +39,8 @@ var toolActions = []struct {
 // The page's table of commands says what the real kubectl and the real Helm can do with
 // each action. The deployment controller runs, and no node: nothing has replicas.
 func TestToolsWorkAsDocumented(t *testing.T) {
-	root, err := lab.Repository()
-	if err != nil {
-		t.Fatal(err)
-	}
-	page, err := os.ReadFile(filepath.Join(root, "docs", "kubernetes.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	rows := toolRow.FindAllStringSubmatch(string(page), -1)
+	page := readPage(t)
+	rows := toolRow.FindAllStringSubmatch(page, -1)
 	if len(rows) < 20 {
 		t.Fatalf("the page's table has %d commands", len(rows))
 	}

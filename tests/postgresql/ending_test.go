@@ -290,22 +290,14 @@ CREATE FUNCTION public.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNC
 // prepared ends with it, together with the locks that it holds.
 func TestRevokeRollsBackPreparedTransactions(t *testing.T) {
 	oldestAndNewest(t, func(t *testing.T) {
-		restart := func(most string) {
-			servers.PostgreSQL.Settings["max_prepared_transactions"] = most
-			if err := servers.PostgreSQL.Restart(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		restart("10")
-		defer restart("0")
+		letPrepare(t)
 		forEngines(t, func(t *testing.T, engine lab.Login) {
 			s := newShop(t)
 			m := newMount(t)
 			m.configure(s, engine)
-			const right = "PREPARE TRANSACTION (max_prepared_transactions)"
 			_, err := m.tryRole("deletes", deletes)
-			says(t, refusal(t, err), right, "max_prepared_transactions = 0")
-			m.role("deletes", with(deletes, "tolerate_ambient", right))
+			says(t, refusal(t, err), mayPrepare, "max_prepared_transactions = 0")
+			m.role("deletes", with(deletes, "tolerate_ambient", mayPrepare))
 			minted := m.mint("deletes/JIRA-1")
 			session := s.connect(minted.login)
 			holder := s.text("SELECT r.rolname::text FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.roleid WHERE m.member = $1::text::regrole", minted.login.Name)

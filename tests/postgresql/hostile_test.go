@@ -258,53 +258,6 @@ func TestRevokeOfAStormThatLocks(t *testing.T) {
 	})
 }
 
-// What holds the lock may be a prepared transaction, which needs no session.
-func TestRevokeOfAHolderWhoPrepares(t *testing.T) {
-	everyVersion(t, func(t *testing.T) {
-		p := servers.PostgreSQL
-		restart := func(most string) {
-			p.Settings["max_prepared_transactions"] = most
-			if err := p.Restart(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		restart("10")
-		defer restart("0")
-		s := newShop(t)
-		m := newMount(t)
-		m.configure(s, p.Engine)
-		m.role("deletes", with(deletes, "tolerate_ambient", "PREPARE TRANSACTION (max_prepared_transactions)"))
-		minted := m.mint("deletes/JIRA-1")
-		took := s.revokedWhileProbed(m, minted, "prepared", "SELECT id FROM ledger.entries LIMIT 1", func() {
-			holding := s.connect(minted.login)
-			attempt(holding, "BEGIN", "ALTER ROLE CURRENT_USER PASSWORD 'x'", "PREPARE TRANSACTION 'held'")
-			_ = holding.Close(context.Background())
-		})
-
-		// The same in a database of a helper's, to which he lets the login connect, and nobody else.
-		s.withHelper()
-		theirs := s.name + "_theirs"
-		s.exec("CREATE DATABASE " + theirs + " OWNER " + helper.Name)
-		defer s.exec("DROP DATABASE " + theirs)
-		s.exec("REVOKE ALL ON DATABASE " + theirs + " FROM PUBLIC")
-		minted = m.mint("deletes/JIRA-2")
-		s.exec("GRANT CONNECT ON DATABASE " + theirs + " TO " + minted.login.Name)
-		elsewhere := s.revokedWhileProbed(m, minted, "prepared elsewhere", "SELECT id FROM ledger.entries LIMIT 1", func() {
-			holding, err := p.Connect(t.Context(), minted.login, theirs)
-			if err != nil {
-				t.Fatal(err)
-			}
-			attempt(holding, "BEGIN", "ALTER ROLE CURRENT_USER PASSWORD 'x'", "PREPARE TRANSACTION 'held elsewhere'")
-			_ = holding.Close(context.Background())
-		})
-		if left := s.text("SELECT count(*) FROM pg_prepared_xacts"); left != "0" {
-			t.Errorf("%s prepared transactions are left", left)
-		}
-		took = max(took, elsewhere)
-		figures.Log(t, "a prepared transaction that locks: dead %s after the revoke", took.Round(time.Millisecond))
-	})
-}
-
 // gifts are what a stranger may give of his own; %s is the role that gets it.
 var gifts = map[string]string{
 	"a table":              "GRANT SELECT ON helping.own TO %s",

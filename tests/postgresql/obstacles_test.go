@@ -19,8 +19,8 @@ CREATE POLICY theirs ON helping.own TO {login}; RESET ROLE; SET ROLE shop_team; 
 CREATE SERVER helping_server FOREIGN DATA WRAPPER {wrapper}; CREATE USER MAPPING FOR {login} SERVER helping_server; GRANT USAGE ON FOREIGN SERVER helping_server TO {login}; GRANT SET ON PARAMETER work_mem TO {login};
 GRANT shop_team TO {login} WITH ADMIN OPTION`
 
-// Whatever kind of object is in the way of a revoked login: the statements that tidy-status
-// shows remove it.
+// The statements that tidy-status shows remove every kind of object that keeps a revoked
+// login from being dropped.
 func TestRemediesOfEveryKind(t *testing.T) {
 	everyVersion(t, func(t *testing.T) {
 		s := newShop(t)

@@ -1,6 +1,29 @@
 package postgresql
 
-import "testing"
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/precision-access/vault-plugin-secrets-precision/tests/figures"
+)
+
+// mayPrepare is the ambient right that everybody has where letPrepare was called.
+const mayPrepare = "PREPARE TRANSACTION (max_prepared_transactions)"
+
+// letPrepare lets everybody prepare transactions until the test ends.
+func letPrepare(t *testing.T) {
+	t.Helper()
+	p := servers.PostgreSQL
+	restart := func(ctx context.Context, most string) {
+		p.Settings["max_prepared_transactions"] = most
+		if err := p.Restart(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	restart(t.Context(), "20")
+	t.Cleanup(func() { restart(context.Background(), "0") })
+}
 
 // rows is the number of rows that a credential for DELETE can reduce.
 func (s *shop) rows() string {
@@ -8,24 +31,17 @@ func (s *shop) rows() string {
 	return s.text("SELECT count(*) FROM ledger.entries")
 }
 
-// What a holder has prepared as a role that a helper has made him a member of, the helper
-// can't commit after the revoke. What the role's own members have prepared stays.
+// A helper makes the holder a member of a role. He can't commit after the revoke what the
+// holder has prepared as that role. Transactions that the role's own members have prepared stay.
 func TestRevokeOfWhatWasPreparedAsAnother(t *testing.T) {
 	everyVersion(t, func(t *testing.T) {
 		p := servers.PostgreSQL
-		restart := func(most string) {
-			p.Settings["max_prepared_transactions"] = most
-			if err := p.Restart(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		restart("10")
-		defer restart("0")
+		letPrepare(t)
 		s := newShop(t)
 		s.withHelper()
 		m := newMount(t)
 		m.configure(s, p.Engine)
-		m.role("deletes", with(deletes, "tolerate_ambient", "PREPARE TRANSACTION (max_prepared_transactions)"))
+		m.role("deletes", with(deletes, "tolerate_ambient", mayPrepare))
 		minted := m.mint("deletes/JIRA-1")
 		oid := s.oid(minted.login)
 		helping, holding := s.connect(helper), s.connect(minted.login)
@@ -45,5 +61,45 @@ func TestRevokeOfWhatWasPreparedAsAnother(t *testing.T) {
 		}
 		attempt(helping, "RESET ROLE")
 		s.dead("prepared as another", minted, oid)
+	})
+}
+
+// A prepared transaction can hold the lock, and needs no session for it.
+func TestRevokeOfAHolderWhoPrepares(t *testing.T) {
+	everyVersion(t, func(t *testing.T) {
+		p := servers.PostgreSQL
+		letPrepare(t)
+		s := newShop(t)
+		m := newMount(t)
+		m.configure(s, p.Engine)
+		m.role("deletes", with(deletes, "tolerate_ambient", mayPrepare))
+		minted := m.mint("deletes/JIRA-1")
+		took := s.revokedWhileProbed(m, minted, "prepared", "SELECT id FROM ledger.entries LIMIT 1", func() {
+			holding := s.connect(minted.login)
+			attempt(holding, "BEGIN", "ALTER ROLE CURRENT_USER PASSWORD 'x'", "PREPARE TRANSACTION 'held'")
+			_ = holding.Close(context.Background())
+		})
+
+		// The same in a database of a helper's, to which he lets the login connect, and nobody else.
+		s.withHelper()
+		theirs := s.name + "_theirs"
+		s.exec("CREATE DATABASE " + theirs + " OWNER " + helper.Name)
+		defer s.exec("DROP DATABASE " + theirs)
+		s.exec("REVOKE ALL ON DATABASE " + theirs + " FROM PUBLIC")
+		minted = m.mint("deletes/JIRA-2")
+		s.exec("GRANT CONNECT ON DATABASE " + theirs + " TO " + minted.login.Name)
+		elsewhere := s.revokedWhileProbed(m, minted, "prepared elsewhere", "SELECT id FROM ledger.entries LIMIT 1", func() {
+			holding, err := p.Connect(t.Context(), minted.login, theirs)
+			if err != nil {
+				t.Fatal(err)
+			}
+			attempt(holding, "BEGIN", "ALTER ROLE CURRENT_USER PASSWORD 'x'", "PREPARE TRANSACTION 'held elsewhere'")
+			_ = holding.Close(context.Background())
+		})
+		if left := s.text("SELECT count(*) FROM pg_prepared_xacts"); left != "0" {
+			t.Errorf("%s prepared transactions are left", left)
+		}
+		took = max(took, elsewhere)
+		figures.Log(t, "a prepared transaction that locks: dead %s after the revoke", took.Round(time.Millisecond))
 	})
 }

@@ -74,7 +74,7 @@ func (sp *speaker) say(statement string) (heard bool, err error) {
 	defer cancel()
 	if sp.session.IsClosed() {
 		again, err := sp.open()
-		if err != nil { // such as a holder who has changed his password
+		if err != nil { // for instance, the holder has changed his password
 			return false, err
 		}
 		sp.session = again
@@ -105,25 +105,18 @@ type tally struct {
 	slowest                    time.Duration
 }
 
-// Whatever a holder, a helper and the owner say, in any order: the revoke after it
-// succeeds, nothing works after the revoke, no lease is given up, and nobody is refused a
-// credential for what the helper has done.
+// A holder, a helper and the owner send hostile statements in any order. The revoke after
+// them succeeds, nothing works after it, Vault gives up no lease, and the helper's
+// statements cause no mint to be refused.
 func TestStormOfHostileSequences(t *testing.T) {
 	everyVersion(t, func(t *testing.T) {
 		p := servers.PostgreSQL
-		restart := func(most string) {
-			p.Settings["max_prepared_transactions"] = most
-			if err := p.Restart(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		restart("20")
-		defer restart("0")
+		letPrepare(t)
 		s := newShop(t)
 		s.withHelper()
 		m := newMount(t)
 		m.configure(s, p.Engine)
-		m.role("deletes", with(deletes, "tolerate_ambient", "PREPARE TRANSACTION (max_prepared_transactions)"))
+		m.role("deletes", with(deletes, "tolerate_ambient", mayPrepare))
 		random := rand.New(rand.NewPCG(stormSeed, 0))
 		count, counted := sequences(t), tally{}
 		for at := range count {
