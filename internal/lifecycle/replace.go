@@ -28,17 +28,20 @@ var ErrNoRoomYet error = logical.CodedError(http.StatusServiceUnavailable, "the 
 // time that the grant is put into the index, so that however many ask at once, no
 // more live than may.
 func (m *Manager) makeRoom(ctx context.Context, storage logical.Storage, order Order) (Issued, error) {
-	for none := false; ; {
+	for tried := false; ; {
 		issued, err := m.issue(ctx, storage, order)
 		var full *FullError
 		if order.Replace == nil || !errors.As(err, &full) {
 			return issued, err
 		}
-		if _, any := m.Index.Oldest(full.Of, m.Now()); !any && none {
-			return issued, err // records that can't be read fill the limit, and can't be ended
-		} else if none = !any; none {
-			continue // there may be room by now
+		if _, found := m.Index.Oldest(full.Of, m.Now()); !found {
+			if tried {
+				return issued, err // records that can't be read fill the limit, and can't be revoked
+			}
+			tried = true // there may be room by now
+			continue
 		}
+		tried = false
 		if err := m.endOldest(ctx, order, full.Of); err != nil {
 			return Issued{}, err
 		}
