@@ -112,7 +112,11 @@ func TestGrantsAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for path, want := range map[string][]string{"grants/by-task/T-1": {a, b}, "grants/by-entity/bob": nil, "grants/by-role/reset": {a, c}} {
-		if got := fmt.Sprint(e.ask(logical.ListOperation, path+"/", nil)["keys"]); len(want) > 0 && got != fmt.Sprint(newestFirst(want...)) || len(want) == 0 && got != "<nil>" {
+		wanted := "<nil>"
+		if len(want) > 0 {
+			wanted = fmt.Sprint(newestFirst(want...))
+		}
+		if got := fmt.Sprint(e.ask(logical.ListOperation, path+"/", nil)["keys"]); got != wanted {
 			t.Errorf("once a lease was revoked, %s lists as %v, want %v", path, got, want)
 		}
 	}
@@ -416,8 +420,9 @@ func TestALookupReadsNoOtherRecord(t *testing.T) {
 	}
 	for range 2 { // the second time after a restart
 		e.storage.records.Store(0)
-		if got := e.ask(logical.ListOperation, "grants/by-task/T-7/", nil)["keys"]; fmt.Sprint(got) != fmt.Sprint([]string{ended["T-7"]}) {
-			t.Errorf("the list is %v, want %s", got, ended["T-7"])
+		got := fmt.Sprint(e.ask(logical.ListOperation, "grants/by-task/T-7/", nil)["keys"])
+		if got != fmt.Sprint([]string{ended["T-7"]}) {
+			t.Errorf("the list is %s, want %s", got, ended["T-7"])
 		}
 		if reads := e.storage.records.Load(); reads != 1 {
 			t.Errorf("the list reads %d records", reads)

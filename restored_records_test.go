@@ -94,8 +94,8 @@ func TestAnUnreadableRecordOfDeniesStopsNoRevocation(t *testing.T) {
 	}
 }
 
-// What was found of a restored storage is known again after a restart, before anything is done at a target. Where its
-// record can't be read, nothing is minted until that is accepted.
+// A finding that the storage was restored is known again after a restart, before anything is done at a target. Where
+// its record can't be read, nothing is minted until an operator accepts that.
 func TestThatTheStorageIsOlderOutlivesARestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := oneMachine(t)

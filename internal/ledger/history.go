@@ -44,7 +44,7 @@ func PastBuckets(ctx context.Context, storage logical.Storage, by time.Time) ([]
 func Pack(ctx context.Context, storage logical.Storage, bucket string) (Packed, error) {
 	var packed Packed
 	if !bucketShape.MatchString(bucket) {
-		return packed, fmt.Errorf("%w: %q is no bucket", ErrDamaged, bucket)
+		return packed, fmt.Errorf("%w: %q is not a bucket", ErrDamaged, bucket)
 	}
 	ids, err := storage.List(ctx, Prefix+bucket+"/")
 	if err != nil || len(ids) == 0 {

@@ -184,7 +184,7 @@ func TestWhatCanNotBePackedStays(t *testing.T) {
 		t.Errorf("the history is %v, %v", got, failed)
 	}
 	if _, err := Pack(t.Context(), storage, "../config"); !errors.Is(err, ErrDamaged) {
-		t.Errorf("got %v for what is no bucket", err)
+		t.Errorf("got %v for a name that is not a bucket", err)
 	}
 }
 

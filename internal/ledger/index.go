@@ -47,8 +47,8 @@ type Index struct {
 // NewIndex makes an index that knows nothing yet, and takes what is put into it.
 func NewIndex() *Index {
 	x := &Index{
-		byID: map[string]*entry{}, ending: map[*entry]struct{}{}, unfinished: map[string]int{}, unreadable: map[string]Unreadable{}, recent: recent{},
-		gone: map[string]struct{}{}, ready: make(chan struct{}),
+		byID: map[string]*entry{}, ending: map[*entry]struct{}{}, unfinished: map[string]int{}, unreadable: map[string]Unreadable{},
+		recent: recent{}, gone: map[string]struct{}{}, ready: make(chan struct{}),
 	}
 	for by := range x.groups {
 		x.groups[by] = map[string]*group{}

@@ -60,7 +60,7 @@ func idsOf(grants []Grant) []string {
 	return all
 }
 
-// Whatever the pages' size, together they hold each finished grant once, newest first.
+// Pages of any size together hold each finished grant once, newest first.
 func TestPages(t *testing.T) {
 	storage, finished := filled(t)
 	for _, limit := range []int{1, 7, 59, 60, 61, 1000} {
@@ -92,7 +92,8 @@ func TestAPageIsSelected(t *testing.T) {
 		t.Errorf("got %d grants of a time that is to come: %v", len(page.Grants), err)
 	}
 	page, err = Finished(t.Context(), storage, Selection{
-		Limit: 1000, Wanted: func(Grant) bool { return true }, Skip: func(id string) bool { return id != finished[5] }, From: now,
+		Limit: 1000, From: now,
+		Wanted: func(Grant) bool { return true }, Skip: func(id string) bool { return id != finished[5] },
 	})
 	if err != nil || !slices.Equal(idsOf(page.Grants), finished[5:6]) {
 		t.Errorf("got %d grants, want the one that is not skipped: %v", len(page.Grants), err)

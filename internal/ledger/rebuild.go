@@ -52,7 +52,7 @@ func (x *Index) Rebuild(ctx context.Context, storage logical.Storage, log hclog.
 	}
 	for _, name := range buckets {
 		if !bucketShape.MatchString(strings.TrimSuffix(name, "/")) {
-			damaged(name, fmt.Errorf("%w: %q is no bucket", ErrDamaged, name), Query{})
+			damaged(name, fmt.Errorf("%w: %q is not a bucket", ErrDamaged, name), Query{})
 			continue
 		}
 		names, err := persist(ctx, failed, func() ([]string, error) { return storage.List(ctx, Prefix+name) })

@@ -32,7 +32,8 @@ func (m *Manager) Older(ctx context.Context, storage logical.Storage) (*ledger.O
 	found, err := ledger.GetOlder(ctx, storage)
 	switch {
 	case errors.Is(err, ledger.ErrDamaged):
-		m.Log.Error("whether the storage was restored can't be read: nothing is minted until tidy accept_restore=true", "error", err)
+		m.Log.Error("the record of whether the storage was restored can't be read: nothing is minted until tidy accept_restore=true",
+			"error", err)
 		found = &ledger.Older{At: m.Now().UTC(), Unreadable: true}
 		if errors.Is(err, stored.ErrNewer) {
 			m.older.newer = err

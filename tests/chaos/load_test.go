@@ -23,7 +23,7 @@ type load struct {
 	all  sync.WaitGroup
 
 	minted, revoked, failed atomic.Int64
-	last                    atomic.Value // the error of who was refused last
+	last                    atomic.Value // the error of the last mint that was refused
 }
 
 // start lets callers mint and revoke on a mount, half of them on each target.

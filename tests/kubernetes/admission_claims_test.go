@@ -97,7 +97,7 @@ func TestAdmissionPolicyHoldsClaimTemplates(t *testing.T) {
 		}
 		return byName
 	}
-	// What the controller has made of others' shows that it would have.
+	// The controller has made the claims of others' StatefulSets: it would have made these.
 	eventually(t, "the controller has made the claims", time.Minute, func() bool {
 		there := claims()
 		return there["data-ordinary-0"].Name != "" && there["data-own-source-0"].Spec.DataSource != nil && there["data-own-volume-0"].Spec.VolumeName == "neighbours"

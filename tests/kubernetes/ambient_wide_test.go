@@ -135,8 +135,8 @@ func TestAmbientRightsCannotHide(t *testing.T) {
 	figures.Log(t, "1 binding with a grant's marks caught at role write and at mint")
 }
 
-// What lets everybody act as somebody else is caught by its verbs, of both kinds of
-// impersonation, and is tolerated only by who consents to an escalation.
+// A binding that lets everybody act as somebody else is caught by its verbs, of both kinds
+// of impersonation. A role tolerates it only with allow_escalation.
 func TestAmbientImpersonationIsCaught(t *testing.T) {
 	const namespace = "impersonating"
 	ctx := t.Context()

@@ -51,8 +51,8 @@ func awaitAllowed(t *testing.T, name string, something authorization.ResourceAtt
 }
 
 // A namespace administrator who binds a group that every minted account is in keeps none of
-// them alive: the revoke returns when the token is no longer taken. What the role tolerates
-// is not waited for.
+// them alive: the revoke returns when the API server has stopped taking the token. It does
+// not wait for rights that the role tolerates.
 func TestGroupBindingKeepsNothingAlive(t *testing.T) {
 	ctx := t.Context()
 	m := newMount(t)

@@ -20,7 +20,7 @@ import (
 	"github.com/precision-access/vault-plugin-secrets-precision/tests/lab"
 )
 
-// namespaceAdministrator is a client of somebody who may do all in one namespace.
+// namespaceAdministrator is a client of an account that may do everything in one namespace.
 func namespaceAdministrator(t *testing.T, namespace string) *kubernetes.Clientset {
 	t.Helper()
 	makeAccount(t, namespace, "administrator")

@@ -43,7 +43,7 @@ type storm struct {
 }
 
 // acts are the grammar: what a holder and a namespace administrator do before a revoke.
-// What an act is refused is nothing to the storm.
+// The storm ignores the errors of acts.
 func acts() map[string]func(context.Context, *storm) {
 	configMap := func(s *storm) string { return fmt.Sprintf("%s-%d", s.name, s.random.IntN(4)) }
 	maps := func(s *storm) string { return "/api/v1/namespaces/" + s.helper.namespace + "/configmaps" }

@@ -220,8 +220,8 @@ func TestAnOwnerOfAnOldName(t *testing.T) {
 	}
 }
 
-// A fault of AWS while it seals a user is no right that the engine lacks: it is asked again
-// the next time, and the user stays denied everything until then.
+// A fault of AWS while it seals a user does not mean that the engine lacks the right: AWS is
+// asked again the next time, and the user stays denied everything until then.
 func TestSealingIsTriedAgain(t *testing.T) {
 	for code, again := range map[string]bool{
 		"ServiceFailure": true, "ConcurrentModification": true, "AccessDenied": false, "InvalidAction": false,

@@ -69,22 +69,24 @@ func documentedCopy(name string) *admission.ValidatingAdmissionPolicySpec {
 }
 
 func noRestartPolicy(problem string) error {
-	return invalid.Field("action", actionRestart, "to RBAC it is a patch of anything, and the ValidatingAdmissionPolicy "+restartPolicy+" that narrows it is not in force: "+problem,
-		"apply the admission policy of this version's documentation, for the namespace of the target's accounts, and let the engine read it, or name patch")
+	return invalid.Field("action", actionRestart,
+		"to RBAC it is a patch of anything, and the ValidatingAdmissionPolicy "+restartPolicy+" that narrows it is not in force: "+problem,
+		"apply the admission policy of this version's documentation, for the namespace of the target's accounts, "+
+			"and let the engine read it, or name patch")
 }
 
 // policyProblem says why a documented policy is not in force; it is empty where the
 // policy and its binding are there and decide what the documented ones decide. It does not
 // say whether the API server asks its policies at all.
 func (c *cluster) policyProblem(ctx context.Context, name string) (string, error) {
-	const path = "/apis/admissionregistration.k8s.io/v1/"
+	const path = "/apis/admissionregistration.k8s.io/v1/validatingadmission"
 	policy, binding := admission.ValidatingAdmissionPolicy{}, admission.ValidatingAdmissionPolicyBinding{}
 	err := sideBySide(
 		func() error {
-			return c.client.do(ctx, call{verb: http.MethodGet, path: path + "validatingadmissionpolicies/" + name}, &policy)
+			return c.client.do(ctx, call{verb: http.MethodGet, path: path + "policies/" + name}, &policy)
 		},
 		func() error {
-			return c.client.do(ctx, call{verb: http.MethodGet, path: path + "validatingadmissionpolicybindings/" + name}, &binding)
+			return c.client.do(ctx, call{verb: http.MethodGet, path: path + "policybindings/" + name}, &binding)
 		},
 	)
 	switch {

@@ -115,7 +115,7 @@ func (c *cluster) listBindings(ctx context.Context, resource, selector string) (
 	query := url.Values{"resourceVersion": {"0"}, "labelSelector": {selector}}
 	// Both lists have the same form. ClusterRoleBindings have no namespace.
 	var all rbac.RoleBindingList
-	err := c.client.list(ctx, rbacAll+resource, query, &all)
+	err := c.client.listBinary(ctx, rbacAll+resource, query, &all)
 	found := make([]binding, len(all.Items))
 	for i, one := range all.Items {
 		found[i] = binding{Metadata: one.ObjectMeta, Subjects: one.Subjects, RoleRef: one.RoleRef}

@@ -103,9 +103,10 @@ func (c *client) raw(ctx context.Context, made call) ([]byte, error) {
 // https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
 var binaryForm = []byte("k8s\x00")
 
-// list reads the objects at a path. It asks for the binary form: in a list of thousands,
-// which a revocation waits for, reading JSON would take most of the time.
-func (c *client) list(ctx context.Context, path string, query url.Values, into listOf) error {
+// listBinary reads all objects at a path at once, in the API server's binary form: in a list
+// of thousands, which a revocation waits for, reading JSON would take most of the time. The
+// function list reads page by page.
+func (c *client) listBinary(ctx context.Context, path string, query url.Values, into listOf) error {
 	made := call{verb: http.MethodGet, path: path, query: query, accept: runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON}
 	body, err := c.raw(ctx, made)
 	if err != nil {

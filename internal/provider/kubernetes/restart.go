@@ -16,7 +16,7 @@ import (
 
 // tryAnotherChange tries, with the token that is about to be handed out, a change that is
 // not a restart. The admission policy has to refuse it. The API server is asked to change
-// nothing. Where there is no object to try it on, the mint says so.
+// nothing. Without an object to try it on, the mint warns.
 func (m *mint) tryAnotherChange(ctx context.Context) error {
 	path, err := m.restartable(ctx)
 	if err != nil || path == "" {

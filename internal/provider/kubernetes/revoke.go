@@ -86,7 +86,7 @@ func (c *cluster) Kill(ctx context.Context, handle provider.Handle) (left bool, 
 		func() error { deleted = c.client.deleteObject(ctx, accountKind, at.accountPath()); return nil },
 		func() error { others, asked = c.bindingsNow(ctx); return nil },
 	)
-	untaken := time.Now().Add(authenticationCache) // when a deleted account's token is no longer taken
+	untaken := time.Now().Add(authenticationCache) // when the API server has stopped taking a deleted account's token
 	if asked != nil && !forbidden(asked) {
 		return false, errors.Join(asked, unbound, deleted)
 	}

@@ -104,7 +104,7 @@ func TestRightsGiven(t *testing.T) {
 	}
 }
 
-// What is read as a right is written as it was read, and means no other.
+// A right that was read is written as it was read, and means the same.
 func FuzzRights(f *testing.F) {
 	for _, seed := range []string{"get,list secrets in prod", "* *.* in *", "get /metrics", "impersonate-on:user-info:* pods named web in prod", "patch deployments.apps/scale named db in prod"} {
 		f.Add(seed)

@@ -54,7 +54,7 @@ func (r *revocation) rollBack(ctx context.Context, waiting uint32) error {
 	if len(left) == 0 {
 		return nil
 	}
-	// What the login can become, and where it may connect, the engine can as its member.
+	// As a member of the login, the engine can become what the login can, and connect where it may.
 	if err := join(ctx, r.conn, r.name); err != nil {
 		return said("GRANT "+r.name, err)
 	}

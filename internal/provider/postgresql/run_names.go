@@ -285,8 +285,8 @@ func (h *hints) custom(ctx context.Context) error {
 
 // textsBeside tells the texts of what runs beside a statement that names relations and
 // functions, and of the functions that those call. To print a view the server locks it,
-// and who may LOCK it could keep everybody from writing a role: it is waited for briefly,
-// and then the answer is a warning.
+// and a holder who may LOCK it could keep everybody from writing a role. The engine waits
+// briefly for the lock, and then warns.
 func textsBeside(ctx context.Context, q querier, schemas, names []string, tell func(who, text string)) ([]string, error) {
 	tx, err := q.Begin(ctx)
 	if err != nil {
