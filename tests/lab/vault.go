@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/hashicorp/vault/api"
@@ -29,6 +31,7 @@ type Vault struct {
 	server *process
 	start  func() (*process, error)
 	unseal string // the key
+	data   string // the folder of file storage; empty for another storage
 }
 
 // PID is the server's process; its plugins are others.
@@ -59,9 +62,11 @@ func (l *Lab) startVault(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if l.Vault, err = l.newVault("vault", ports, fmt.Sprintf(fileStorage, filepath.Join(l.Folder, "vault"))); err != nil {
+	data := filepath.Join(l.Folder, "vault")
+	if l.Vault, err = l.newVault("vault", ports, fmt.Sprintf(fileStorage, data)); err != nil {
 		return err
 	}
+	l.Vault.data = data
 	if err := l.Vault.up(ctx); err != nil {
 		return err
 	}
@@ -125,9 +130,34 @@ func (v *Vault) Kill() { v.server.crash() }
 // Stop ends the server in order.
 func (v *Vault) Stop() { v.server.stop() }
 
+// unfinished is the name of a file that a killed Vault was writing a lease to: the lease's
+// own name, and digits. Vault's file storage lists it as a lease, can't decrypt it, and
+// shuts Vault down.
+var unfinished = regexp.MustCompile(`^_[0-9A-Za-z]{24}[0-9]+$`)
+
+// removeUnfinished removes such files, as an operator of file storage has to.
+func (v *Vault) removeUnfinished() error {
+	if v.data == "" {
+		return nil
+	}
+	leases := filepath.Join(v.data, "sys", "expire", "id")
+	return filepath.WalkDir(leases, func(path string, file fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil
+		case err != nil || file.IsDir() || !unfinished.MatchString(file.Name()):
+			return err
+		}
+		return os.Remove(path)
+	})
+}
+
 // Restart starts a server that has been killed or stopped, with what it has
 // stored, and unseals it.
 func (v *Vault) Restart(ctx context.Context) error {
+	if err := v.removeUnfinished(); err != nil {
+		return err
+	}
 	if err := v.up(ctx); err != nil {
 		return err
 	}
